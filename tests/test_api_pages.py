@@ -103,6 +103,7 @@ def test_a_name_is_linked_to_the_cards_that_use_it():
     assert {"research.models.cnn", "research.losses.huber"} <= gallery.dotted(source)
 
 
+@pytest.mark.on_ci("pictures of notebooks; nothing shorter shows this")
 def test_card_of_a_notebook_has_the_first_picture_of_its_outputs():
     png = {"data": {"image/png": ["aGVs", "bG8="]}}
     cells = [{"outputs": []}, {}, {"outputs": [{"text": "1"}, png]}]
@@ -114,6 +115,10 @@ def test_card_of_a_notebook_has_the_first_picture_of_its_outputs():
     assert wanted not in gallery.overview()
 
 
+@pytest.mark.on_ci(
+    "the whole gallery; test_a_name_is_linked_to_the_cards_that_use_it has a card of "
+    "each kind"
+)
 def test_every_experiment_and_notebook_has_one_card():
     sections = gallery.sections()
     cards = [name for section in sections for name in section.experiments]

@@ -439,6 +439,7 @@ def import_circle(sources: dict[str, str]) -> str:
     return ""
 
 
+@pytest.mark.on_ci("every file of research/ is parsed; nothing shorter shows this")
 def test_no_modules_import_each_other_in_a_circle():
     files = (TOP / "research").rglob("*.py")
     sources = {
@@ -461,6 +462,10 @@ def test_circle_is_seen_through_a_type_checkers_import():
     assert not import_circle(sources)
 
 
+@pytest.mark.on_ci(
+    "the laws for which every file is parsed",
+    but="^(hides_no_module|writes_its_own_rules|solves_without_descent)",
+)
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 def test_source_keeps_the_law(law):
     assert not broken(law), "\n".join(broken(law))
@@ -553,6 +558,7 @@ def sources() -> dict[str, str]:
     return {f.relative_to(TOP).as_posix(): f.read_text("utf-8") for f in files}
 
 
+@pytest.mark.on_ci("every file is parsed; nothing shorter shows this")
 def test_figures_serve_two_at_least():
     lonely = {m: who for m, who in users_of_figures(sources()).items() if len(who) < 2}
     assert not lonely, f"What one alone draws stands in its report: {lonely}."

@@ -103,6 +103,7 @@ def test_rates_that_are_too_slow_are_not_taken_for_diverged_ones():
     assert (measured.values["rate"], measured.values["reached"]) == (0.5, 2)
 
 
+@pytest.mark.on_ci("a run with made-up trainings; nothing shorter shows this")
 def test_a_size_that_misses_the_target_does_not_change_the_later_ones(monkeypatch):
     starts, best = {}, equal_rows(6).optimum.params
 
@@ -150,6 +151,7 @@ def test_gap_on_the_whole_set_is_the_difference_from_the_optimum():
         assert_gap(workload, workload.init(jax.random.key(seed)), workload.train, 1e-10)
 
 
+@pytest.mark.on_ci("20,000 examples; nothing shorter shows this")
 def test_gap_on_the_probe_is_the_gap_to_a_few_percent_near_and_far(monkeypatch):
     workload = workloads.make_workload("overlapping_50k", n=20_000, holdout=False)
     monkeypatch.setattr(experiment, "PROBE", 4_096)
@@ -249,6 +251,7 @@ def test_bad_config_is_named(change, words):
         cli.conduct(experiment, dataclasses.replace(TINY, **change))
 
 
+@pytest.mark.on_ci("a run of the experiment; nothing shorter shows this")
 def test_target_out_of_reach_is_said():
     config = dataclasses.replace(
         TINY, batch_sizes=(569,), large_examples=0, most_steps=1, target=1e-6

@@ -60,6 +60,9 @@ def by_hand(problem):
     return weights, intercept
 
 
+@pytest.mark.on_ci(
+    "two trainings; make bench compares the losses at the end of all contenders"
+)
 @pytest.mark.thorough("the other regimes", but="full batch")
 @pytest.mark.parametrize("regime", REGIMES)
 def test_contenders_end_where_numpy_does(regime):
@@ -103,6 +106,7 @@ def test_order_is_the_one_that_a_run_draws():
     np.testing.assert_array_equal(np.stack(seen), problem.order)
 
 
+@pytest.mark.on_ci("the batches of a peer; make bench compares the losses at the end")
 def test_batches_are_the_rows_of_the_order():
     problem = logistic(REGIMES[2])
     x, y = problems.training_data(problem.workload)
@@ -116,6 +120,7 @@ def test_batches_are_the_rows_of_the_order():
     )
 
 
+@pytest.mark.on_ci("a workload; make bench compares the losses at the end")
 @pytest.mark.thorough("the other models", but="linear")
 @pytest.mark.parametrize("model", problems.MODELS)
 def test_penalty_is_the_workloads(model):
@@ -210,6 +215,7 @@ def end_of_study_by_hand(study, rule, cell):
     )
 
 
+@pytest.mark.on_ci("two sweeps; only make bench needs their times")
 def test_every_sweep_compiles_all_its_parts(monkeypatch):
     made, compiled = sweep_runs.make_sweep(REGIMES[0], quick=True), []
     lower = jax.stages.Traced.lower
@@ -273,6 +279,7 @@ def test_contenders_of_a_study_end_where_numpy_does(rule):
     assert "| breast_cancer | " + rule in text.text
 
 
+@pytest.mark.on_ci("a study, made but not run; only make bench needs it")
 def test_study_has_every_trial_on_every_seed_within_its_space():
     made = studies.make_study("breast_cancer", "adam", 3, seeds=(0, 7), num_epochs=2)
     runs = list(zip(made.seeds.tolist(), *made.rates.T.tolist(), strict=True))
@@ -475,6 +482,10 @@ def test_startup_tells_why_a_program_did_not_run(monkeypatch):
     assert startup._why(slow) == "did not end within 300 s"
 
 
+@pytest.mark.on_ci(
+    "three runs; test_whole_run_without_a_peer_says_that_it_will_not_be_written has "
+    "another that is not written"
+)
 def test_part_of_a_run_is_not_written_over_the_results(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(startup, "PROGRAMS", {"python": ("-c", "pass")})
     monkeypatch.setattr(command, "RESULTS", tmp_path / "RESULTS.md")

@@ -38,6 +38,7 @@ def hashed(result):
     return {name: runs.hash_arrays(array) for name, array in result.arrays.items()}
 
 
+@pytest.mark.on_ci("twenty steps without jit; nothing shorter shows this")
 def test_rule_is_optaxs_adamw_with_warmup_cosine_and_clipping():
     job = characters.Job("gpt", 0, 8, 1e-2)
     params = {"weights": jnp.ones((3, 2)), "bias": jnp.ones(2)}

@@ -332,6 +332,7 @@ def test_saves_are_spaced_by_time_and_by_what_they_cost(tmp_path, monkeypatch):
 NUMPY_FILES = {"load", "save", "read_array", "write_array"}
 
 
+@pytest.mark.on_ci("every file of the package; nothing shorter shows this")
 def test_nothing_is_pickled():
     root = Path(runs.__file__).parents[1]
     calls = 0

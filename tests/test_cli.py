@@ -283,6 +283,7 @@ def test_run_prints_its_answer_its_tables_and_where_the_files_are(toy, capsys):
     assert [line["message"] for line in metrics] == ["adding 1", "adding 2", "adding 3"]
 
 
+@pytest.mark.on_ci("three runs; nothing shorter shows this from the command line")
 def test_finished_run_is_drawn_again_without_running(toy, capsys):
     cli.main(toy, [])
     first = capsys.readouterr()
@@ -310,6 +311,7 @@ def test_quiet_prints_answer_and_paths_alone(toy, capsys):
     ]
 
 
+@pytest.mark.on_ci("other errors", but="^value")
 @pytest.mark.parametrize(
     ("fault", "line"),
     [

@@ -99,6 +99,7 @@ def shown(width=None, stream=None, tables=(TABLE,)):
 # Help and the list
 
 
+@pytest.mark.on_ci("another experiment", but="compare")
 @pytest.mark.thorough("the other experiments", but=r"^(fit_a_line|compare)\]")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_help_imports_no_jax_and_describes_every_flag(page):
@@ -125,6 +126,7 @@ def test_help_and_the_list_cost_little_more_than_the_libraries_they_import():
     assert min(experiments) < min(libraries)
 
 
+@pytest.mark.on_ci("two processes; nothing shorter shows this")
 def test_help_shows_the_question_the_defaults_and_what_each_flag_means():
     text = python(TOY, "--help").stdout
     for part in (
@@ -151,6 +153,7 @@ def test_experiments_are_listed_with_their_questions_without_importing_them():
     assert all(question.strip().endswith("?") for question in listed.values())
 
 
+@pytest.mark.on_ci("two processes; nothing shorter shows this")
 def test_experiment_is_run_by_name_and_the_nearest_is_offered():
     name = PAGES[-1].stem
     assert (
@@ -323,6 +326,10 @@ def test_our_own_message_comes_without_a_hint_and_a_slip_with_one():
     )
 
 
+@pytest.mark.on_ci(
+    "a process that is stopped; test_ctrl_c_ends_in_one_line (test_commands.py) has "
+    "the status and the line"
+)
 def test_ctrl_c_says_what_is_saved_and_exits_with_130(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(TOP)}
     command = [sys.executable, str(TOY), "--fault", "slow"]

@@ -136,6 +136,7 @@ def test_version_names_what_bits_depend_on(capsys):
     assert command(capsys, "-V")[1] == out
 
 
+@pytest.mark.on_ci("two more commands", but=r"^(|compare)\]")
 @pytest.mark.thorough("the other commands", but=r"^(|compare|explain|leaderboard)\]")
 @pytest.mark.parametrize("name", ["", *commands.COMMANDS])
 def test_help_costs_little_and_imports_no_jax(name):
@@ -182,6 +183,7 @@ def test_unknown_flag_ends_with_status_2(name, capsys):
     assert "error: " in err
 
 
+@pytest.mark.on_ci("another command", but="data")
 @pytest.mark.thorough("the other commands", but="data|pack")
 @pytest.mark.parametrize("name", ["verify", "data", "pack", "leaderboard"])
 def test_in_a_clone_there_is_one_way_to_each_command(name, capsys):
@@ -224,6 +226,7 @@ def test_commands_work_outside_a_clone(installed, tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.on_ci("a whole study; nothing shorter runs these commands outside a clone")
 def test_study_is_made_packed_ranked_and_reproduced_outside_a_clone(
     installed, tmp_path
 ):

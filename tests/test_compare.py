@@ -102,6 +102,7 @@ def test_one_rule_under_two_names_has_other_points_and_is_not_called_better():
     )
 
 
+@pytest.mark.on_ci("a study of two equal rules; nothing shorter shows this")
 def test_rules_without_a_search_that_are_the_same_have_the_ratio_one():
     made = {"a": optax.sgd(0.02), "b": optax.sgd(0.02)}
     found = comparison.compare(made, "quadratic", **TERMS | {"target": 0.9})
@@ -326,6 +327,10 @@ def test_a_best_rate_outside_the_space_is_followed_by_a_third_and_reported():
     assert low["edges"] == ["learning_rate, high"]
 
 
+@pytest.mark.on_ci(
+    "a study of SAM; test_epochs_within_passes_are_those_of_exact_fractions "
+    "(test_statistics.py) has the number of epochs"
+)
 def test_a_rule_that_costs_twice_gets_half_the_steps():
     found = comparison.compare(
         {"sam": "sam", "plain": "gradient_descent"}, "diabetes_ridge", **TERMS
@@ -337,6 +342,7 @@ def test_a_rule_that_costs_twice_gets_half_the_steps():
     assert len(of(found, "sam", "passes")) < len(of(found, "plain", "passes"))
 
 
+@pytest.mark.on_ci("a study; nothing shorter shows this")
 def test_a_rule_that_gives_nan_is_a_result():
     broken = lambda learning_rate: optax.chain(
         optax.sgd(learning_rate), optax.scale(jnp.nan)
@@ -354,6 +360,11 @@ def test_a_rule_that_gives_nan_is_a_result():
     assert "(every training diverged)" in found.answer
 
 
+@pytest.mark.on_ci(
+    "a study; "
+    "test_a_rule_that_misses_like_the_baseline_is_told_apart_from_one_that_does_not "
+    "has an answer that leaves a rule out"
+)
 def test_two_rules_that_never_reach_the_target_are_not_compared_in_the_answer():
     broken = optax.chain(optax.sgd(0.1), optax.scale(jnp.nan))
     found = comparison.compare({"a": broken, "b": broken}, "quadratic", **TERMS)
@@ -382,6 +393,10 @@ def test_a_rule_that_misses_like_the_baseline_is_told_apart_from_one_that_does_n
     assert "could detect is 1.50." in told
 
 
+@pytest.mark.on_ci(
+    "a study; test_penalties_of_misses_have_the_limit_of_the_budget "
+    "(test_statistics.py) has the cost of a missed target"
+)
 def test_a_missed_target_costs_ten_full_trainings_whatever_a_step_costs():
     # The same steps, which are far too short. In 13 passes there is one epoch at 7
     # gradients a step, ten at 1.3, and thirteen at 1.
@@ -427,6 +442,7 @@ def test_a_rule_that_was_not_measured_on_one_workload_is_named():
         comparison.conclude(protocol, "gradient_descent", contenders, measured)
 
 
+@pytest.mark.on_ci("the usual level", but=r"0\.8\]")
 @pytest.mark.parametrize("level", [0.8, 0.95])
 def test_intervals_of_a_rule_have_the_level_of_the_study(level):
     kinds = ("costs", "passes", "screening", "final")
@@ -489,6 +505,10 @@ def test_a_rule_twice_as_fast_needs_half():
     assert found.answer.startswith("fast needs 0.499 [0.48")
 
 
+@pytest.mark.on_ci(
+    "three studies; test_the_name_of_a_checkpoint_says_which_computation_it_holds "
+    "takes its measurements from checkpoints"
+)
 def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     checkpoints = runs.checkpoints_in(tmp_path)
     for part in (0, 1):
@@ -616,6 +636,7 @@ def test_robustness_is_the_width_of_rates_within_ten_percent(scores, decades):
     np.testing.assert_allclose(np.log10(high / low), decades, rtol=1e-3)
 
 
+@pytest.mark.on_ci("a study; nothing shorter shows this")
 def test_a_rule_that_never_gets_there_is_not_called_robust():
     ascends = lambda learning_rate: optax.sgd(-learning_rate)
     found = comparison.compare(
@@ -649,6 +670,10 @@ def test_the_leader_is_the_rule_with_the_lowest_cost_on_the_tuning_seeds():
     assert comparison.leader(found, tuned=False) == "b"
 
 
+@pytest.mark.on_ci(
+    "three studies; test_the_name_of_a_checkpoint_says_which_computation_it_holds has "
+    "the names by which measurements are found"
+)
 def test_measurements_of_another_rule_or_of_other_data_are_not_taken(tmp_path):
     def slow(learning_rate):
         return update_rules.gradient_descent(learning_rate / 8)
@@ -690,6 +715,11 @@ def scaled_entries(last):
     )
 
 
+@pytest.mark.on_ci(
+    "a momentum, another dimension, and an array in a closure, which "
+    "test_another_entry_of_a_large_array_is_another_computation has",
+    but=r"^change[035678]\]",
+)
 @pytest.mark.parametrize(
     "change",
     [
@@ -714,6 +744,7 @@ def test_another_rule_or_problem_of_the_same_name_is_another_computation(change)
 WRITTEN = "jax_use_simplified_jaxpr_constants"
 
 
+@pytest.mark.on_ci("the other setting of JAX", but="False")
 @pytest.mark.parametrize("written", [False, True][: 1 + hasattr(jax.config, WRITTEN)])
 def test_another_entry_of_a_large_array_is_another_computation(written):
     before = getattr(jax.config, WRITTEN, False)
@@ -780,6 +811,7 @@ def test_a_changed_rule_does_not_replace_the_study_that_was_saved(tmp_path):
     assert paths[0] != paths[1] == paths[2]
 
 
+@pytest.mark.on_ci("trainings towards wrong optima; nothing shorter shows this")
 def test_optimum_that_is_not_that_of_the_objective_is_refused():
     workload = workloads.make_workload("breast_cancer")
     optimum = workload.optimum

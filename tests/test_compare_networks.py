@@ -126,6 +126,10 @@ def test_schedules_are_those_of_optax(warmup):
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.on_ci(
+    "test_the_rate_that_is_varied_is_the_learning_rate_wherever_it_stands trains "
+    "with traced schedules"
+)
 def test_a_schedule_may_be_traced():
     rate = lambda peak, warmup, decay: training_schedule(peak, warmup, decay, 20)(7)
     points = np.random.default_rng(0).random((5, 3)) * [1.0, 0.3, 3.0]
@@ -133,6 +137,7 @@ def test_a_schedule_may_be_traced():
     np.testing.assert_allclose(traced, [rate(*point) for point in points], rtol=1e-6)
 
 
+@pytest.mark.on_ci("a whole study; nothing shorter shows this")
 def test_the_score_is_the_loss_of_a_training_made_by_itself():
     found, on = study(), network()
     rate, warmup, decay = found.arrays["blobs/adam/chosen"][1]
@@ -160,6 +165,7 @@ def test_the_score_is_the_loss_of_a_training_made_by_itself():
     )
 
 
+@pytest.mark.on_ci("two whole studies; nothing shorter shows this")
 def test_the_test_part_changes_nothing_but_the_accuracy():
     other = compare_networks(["lion", "adam"], network(shift=50.0), **TERMS)
     for rule in ("lion", "adam"):
@@ -190,6 +196,10 @@ def comparison(found, rule):
     )
 
 
+@pytest.mark.on_ci(
+    "a whole study; test_rules_that_all_diverge_get_no_factor has what is said of "
+    "such rules"
+)
 def test_a_rule_that_always_diverges_is_a_result():
     found = odd_study()
     assert cell(found, "broken")["robust_low"] is None
@@ -363,6 +373,7 @@ def test_steps_are_not_measured_if_the_baseline_overfits_by_more_than_noise(
         assert (one["at_end"] is not None) == measured
 
 
+@pytest.mark.on_ci("40 studies of made-up numbers; nothing shorter shows this")
 def test_equal_rules_on_many_networks_rarely_have_a_verdict():
     """The level is that of a study: of all verdicts of its table together."""
     generator, verdicts = np.random.default_rng(0), []
@@ -500,6 +511,7 @@ def test_contenders_search_rates_and_schedule_and_nothing_else():
 
 
 @pytest.mark.thorough("the other networks", but="mlp|autoencoder")
+@pytest.mark.on_ci("the autoencoder", but="mlp")
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "gru_vowels"])
 def test_named_networks_are_in_float32_and_their_parts_have_one_form(name):
     made = make_network(name)
@@ -587,6 +599,7 @@ def test_a_name_that_no_table_can_show_is_refused(name):
         network_workload(name, model, losses.softmax_cross_entropy, *parts())
 
 
+@pytest.mark.on_ci("two whole studies; nothing shorter shows this")
 def test_json_can_store_the_numbers_of_a_study():
     for found in (study(), odd_study()):
         json.dumps(found.numbers, allow_nan=False)
@@ -650,6 +663,7 @@ def test_a_rule_of_ones_own_gets_the_rate_of_each_step():
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
+@pytest.mark.on_ci("a whole study; nothing shorter shows this")
 def test_stated_evaluations_admit_a_rule_and_count_in_gradients():
     one, _ = comparison(odd_study(), "nosy")
     assert one["gradients"] == pytest.approx(7 * one["steps"])
@@ -695,6 +709,7 @@ def test_a_network_that_diverges_at_every_point_is_a_result():
     assert row[8:11] == ("not measured",) * 3
 
 
+@pytest.mark.on_ci("a whole study, in two shares; nothing shorter shows this")
 def test_a_share_is_what_the_study_reads(tmp_path):
     checkpoints, seen = runs.checkpoints_in(tmp_path, 0.0), []
     arguments = (["lion", "adam"], network())
@@ -711,6 +726,10 @@ def test_a_share_is_what_the_study_reads(tmp_path):
         np.testing.assert_array_equal(array, found.arrays[name])
 
 
+@pytest.mark.on_ci(
+    "five shares of a study; test_compare.py has the names of a comparison without "
+    "networks"
+)
 def test_the_name_of_a_checkpoint_says_which_network_and_rule_it_holds():
     def names(hidden=6, loss=losses.softmax_cross_entropy, rule=update_rules.adam):
         seen = []
@@ -735,6 +754,9 @@ def test_the_name_of_a_checkpoint_says_which_network_and_rule_it_holds():
     assert other[1:] == first[1:]
 
 
+@pytest.mark.on_ci(
+    "a sweep of a network; test_sweep.py has a linear model with a rule that averages"
+)
 def test_the_accuracy_of_a_rule_that_averages_is_that_of_its_average():
     program = descent.compile_sweep(
         network().workload,
@@ -750,6 +772,7 @@ def test_the_accuracy_of_a_rule_that_averages_is_that_of_its_average():
     assert float(loss) == pytest.approx(result.values[0, -1], rel=1e-5)
 
 
+@pytest.mark.on_ci("a sweep of a network; nothing shorter shows this")
 def test_one_run_computes_one_branch_of_a_rule():
     seen = []
 
@@ -802,6 +825,7 @@ def test_a_schedule_that_is_not_searched_is_the_same_for_all_rules():
 
 
 @pytest.mark.thorough("shampoo, which compiles longest", but="prodigy|free")
+@pytest.mark.on_ci("schedule_free_adamw", but="prodigy")
 @pytest.mark.parametrize("name", ["prodigy", "schedule_free_adamw", "shampoo"])
 def test_a_rule_with_its_own_form_follows_the_schedule_that_is_stated(name):
     (one,) = network_contenders([name], search_schedule=False)
@@ -990,6 +1014,7 @@ def test_a_size_that_no_network_has_is_refused_also_where_no_network_needs_it(si
         compare_networks(["lion", "adam"], network(), **TERMS, size=size)
 
 
+@pytest.mark.on_ci("two networks, each with a gradient; nothing shorter shows this")
 def test_a_study_says_where_a_network_of_the_user_starts():
     part = Batch(jnp.eye(8, dtype="float32"), jnp.arange(8) % 2)
     model = models.mlp((8, 4, 2), dtype="float32")

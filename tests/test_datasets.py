@@ -68,6 +68,7 @@ def test_unknown_set_is_answered_with_the_nearest():
         datasets.load("brest_cancer")
 
 
+@pytest.mark.on_ci("a process of its own; nothing shorter shows this")
 def test_datasets_need_neither_jax_nor_a_loaded_scikit_learn():
     code = (
         "import sys, research.datasets; print([m for m in ('jax', 'sklearn') if m in "
@@ -228,6 +229,10 @@ def test_known_function_is_least_where_it_says(function):
     np.testing.assert_allclose(found.x, x_star, atol=1e-8)
 
 
+@pytest.mark.on_ci(
+    "JAX's gradients and dtypes; test_known_function_is_least_where_it_says and "
+    "test_rosenbrock_equals_scipy have the gradients"
+)
 @pytest.mark.thorough(
     "each function in one dtype", but="function0-float64|function1-float32"
 )

@@ -241,6 +241,10 @@ def test_halves_are_those_of_the_problems():
 
 
 @pytest.mark.thorough("the other orders", but=r"^2\]")
+@pytest.mark.on_ci(
+    "test_predicted_truncation_is_the_error_without_noise uses both derivatives, "
+    "with wider bounds"
+)
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_motion_is_differentiated_by_its_exponent(order):
     t = np.linspace(0.5, 4, 6)
@@ -253,6 +257,7 @@ def test_motion_is_differentiated_by_its_exponent(order):
     )
 
 
+@pytest.mark.on_ci("the other formulas", but="1-2|2-4")
 @pytest.mark.parametrize(("order", "accuracy"), motion.FORMULAS)
 def test_predicted_noise_is_what_pure_noise_becomes(order, accuracy):
     config, rng = motion.Config(), np.random.default_rng(1)
@@ -276,6 +281,9 @@ def test_predicted_truncation_is_the_error_without_noise(order, accuracy):
     )
 
 
+@pytest.mark.on_ci(
+    "two runs of motion, with their pictures; nothing shorter shows this"
+)
 @pytest.mark.parametrize("noise", [1e-4, 1e-8])
 def test_every_measured_error_lies_inside_the_axes(noise):
     config = motion.Config(seconds=4.0, spacing=0.02, noise=noise)

@@ -60,6 +60,7 @@ def train(objective, rule, dataset, sampler, params, epochs, **keywords):
     )
 
 
+@pytest.mark.on_ci("the other rates", but=r"0\.3\]")
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.49])
 def test_descent_contracts_each_eigendirection_by_one_minus_rate_times_eigenvalue(
     rate,
@@ -76,6 +77,11 @@ def test_descent_contracts_each_eigendirection_by_one_minus_rate_times_eigenvalu
     np.testing.assert_allclose(state.params, (1 - rate * EIGENVALUES) ** 30, rtol=1e-13)
 
 
+@pytest.mark.on_ci(
+    "2000 steps at two rates; "
+    "test_descent_contracts_each_eigendirection_by_one_minus_rate_times_eigenvalue has "
+    "the factor of a step"
+)
 def test_descent_diverges_just_above_two_over_the_largest_eigenvalue_not_just_below():
     def norm_after(rate):
         state, _ = train(
@@ -92,6 +98,10 @@ def test_descent_diverges_just_above_two_over_the_largest_eigenvalue_not_just_be
     assert norm_after(0.5 * 0.99) < 1e-6
 
 
+@pytest.mark.on_ci(
+    "mini-batches by hand; test_evaluations_stand_at_their_points_and_nowhere_else has "
+    "single examples by hand"
+)
 @pytest.mark.thorough("the other samplers", but="sampler1")
 @pytest.mark.parametrize(
     "sampler",
@@ -123,6 +133,10 @@ def test_run_equals_the_plain_loop(data, sampler):
     )
 
 
+@pytest.mark.on_ci(
+    "chunks of four lengths; test_chunk_length_leaves_the_bits_alone "
+    "(bits/test_bit_contract.py) has chunks of a sweep"
+)
 @pytest.mark.thorough("mini-batches", but="sampler0")
 @pytest.mark.parametrize(
     "sampler", [samplers.full_batch(20), samplers.minibatch(20, 6)]
@@ -195,6 +209,11 @@ def test_evaluating_leaves_the_trajectory_alone(data):
     np.testing.assert_allclose(with_it.params, without.params, rtol=1e-14)
 
 
+@pytest.mark.on_ci(
+    "a loop by hand; "
+    "test_first_bad_step_is_where_the_loss_is_infinite_though_all_else_is_finite is "
+    "shorter"
+)
 def test_first_bad_step_is_where_the_loop_first_overflows(data):
     rule = optax.sgd(1e60)
     _, info = train(
@@ -294,6 +313,10 @@ RATES = {
 }
 
 
+@pytest.mark.on_ci(
+    "most rules, whose state holds the rate in the same way",
+    but="^(gradient_descent|lookahead|injected|a plain|groups)",
+)
 @pytest.mark.thorough("two thirds of the rules", but="^([g-n]|a plain)")
 @pytest.mark.parametrize(("rule", "rate"), RATES.values(), ids=RATES)
 def test_a_constant_rate_is_read_from_the_rule(rule, rate):
@@ -330,6 +353,7 @@ def test_what_is_observed_is_kept_for_each_step(data):
     np.testing.assert_array_equal(without.loss, info.loss)
 
 
+@pytest.mark.on_ci("sixteen noisy steps; nothing shorter shows this")
 def test_a_noisy_objective_gets_a_key_of_its_own_each_step(data):
     def noisy(params, batch):
         return (
@@ -351,6 +375,7 @@ def test_a_noisy_objective_gets_a_key_of_its_own_each_step(data):
     assert len(set(np.array(noise).tolist())) == 16
 
 
+@pytest.mark.on_ci("the derivative of a whole run; nothing shorter shows this")
 def test_a_run_can_be_differentiated_through(data):
     def last_loss(rate):
         state, _ = train(
@@ -421,6 +446,7 @@ def test_data_of_numpy_and_norms_of_float16():
     assert int(info.first_bad_step[0]) == -1
 
 
+@pytest.mark.on_ci("two of three dtypes", but="^(?!.*(bool|complex))")
 @pytest.mark.parametrize(
     ("value", "message"),
     [

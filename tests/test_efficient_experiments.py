@@ -160,6 +160,7 @@ def test_series_of_the_pendulum_solves_its_equation():
     np.testing.assert_allclose(found, truth, rtol=1e-14)
 
 
+@pytest.mark.on_ci("a network; nothing shorter shows this")
 def test_loss_of_the_network_is_that_of_its_formula():
     config = edge_of_stability.Config(examples=20, width=3)
     loss, params = edge_of_stability.network_loss(config)

@@ -38,6 +38,7 @@ def differences(text: str) -> list[str]:
     return found
 
 
+@pytest.mark.on_ci("the page that takes longest", but="find")
 @pytest.mark.thorough("the other pages, which take seconds", but="check|find")
 @pytest.mark.parametrize("page", PAGES)
 def test_code_of_a_page_prints_what_the_page_says(page, tmp_path, monkeypatch):
@@ -57,6 +58,10 @@ def test_a_page_that_says_something_else_is_seen(text):
     assert differences(text)
 
 
+@pytest.mark.on_ci(
+    "two pages, whose experiments take seconds to import",
+    but="^(?!your_images|run_on_a_cluster)",
+)
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page_are_commands_with_such_flags(page):
     for line in SHELL.findall(PAGES[page]):

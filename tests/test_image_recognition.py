@@ -149,6 +149,7 @@ def test_worst_errors_are_wrong_and_the_most_confident_first(split):
 WORST_ARRAYS = ("images", "labels", "predictions", "confidences")
 
 
+@pytest.mark.on_ci("the CNN", but="softmax|mlp")
 @pytest.mark.parametrize("name", MODELS)
 def test_nothing_in_a_training_step_is_float64(name, split):
     model = experiment.make_model(name, TINY, split)
@@ -166,6 +167,7 @@ def test_nothing_in_a_training_step_is_float64(name, split):
     )  # Scalars, such as a bound that is drawn below, may be.
 
 
+@pytest.mark.on_ci("a compiled CNN; models/test_images.py has mirrored images")
 @pytest.mark.thorough("images as they are", but="True")
 @pytest.mark.parametrize("mirror", [True, False])
 def test_cnn_learns_from_images_as_they_are_or_mirrored_where_asked(mirror):
@@ -184,6 +186,7 @@ def test_cnn_learns_from_images_as_they_are_or_mirrored_where_asked(mirror):
     assert set(near[1].tolist()) == ({False, True} if mirror else {False})
 
 
+@pytest.mark.on_ci("the pictures of softmax regression; nothing shorter shows this")
 def test_picture_of_a_class_times_the_image_is_its_score():
     model = experiment.make_model("softmax", TINY, clothes())
     params = model.init(jax.random.key(0))

@@ -76,6 +76,7 @@ def test_value_has_its_derivative():
     )
 
 
+@pytest.mark.on_ci("the numbers of the report; nothing shorter shows them")
 def test_report_is_that_of_the_hessian():
     found = ours(THETA)
     values = jnp.linalg.eigvalsh(A.T @ A / 30 + 0.2 * jnp.eye(6))
@@ -183,6 +184,10 @@ def _one_quartic(x, curvature):
     return x[0] ** 4 / 4 + 0.5 * curvature * jnp.sum((x[1:] - 1) ** 2)
 
 
+@pytest.mark.on_ci(
+    "an objective without a minimum; "
+    "test_a_search_that_jumps_over_a_kink_gives_no_derivative has the same refusal"
+)
 @pytest.mark.thorough("the powers", but="none")
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_search_that_ends_before_a_singular_hessian_is_refused(name):
@@ -201,6 +206,7 @@ def test_search_that_ends_before_a_singular_hessian_is_refused(name):
         assert jnp.isnan(slope(0.0, tolerance))
 
 
+@pytest.mark.on_ci("200 curvatures and 2000 steps; nothing shorter shows this")
 @pytest.mark.thorough("the other size", but="200")
 @pytest.mark.parametrize("size", [3, 200])
 def test_smooth_minimum_is_not_refused_at_a_moderate_tolerance(size):
@@ -216,6 +222,7 @@ def test_smooth_minimum_is_not_refused_at_a_moderate_tolerance(size):
     np.testing.assert_allclose(jax.jacfwd(found)(1.0), at / 3, rtol=0.011)
 
 
+@pytest.mark.on_ci("a Hessian of condition 1e12; nothing shorter shows this")
 @pytest.mark.thorough("the other condition", but="1000000000000.0")
 @pytest.mark.parametrize("condition", [1e9, 1e12])
 def test_an_ill_conditioned_hessian_leaves_three_digits(condition):
@@ -246,6 +253,10 @@ def test_a_derivative_that_may_not_exist_is_nan_although_its_formula_is_zero():
         at(0.3)
 
 
+@pytest.mark.on_ci(
+    "150 coordinates; test_a_search_that_jumps_over_a_kink_gives_no_derivative has "
+    "one coordinate"
+)
 @pytest.mark.thorough("three of the four draws", but="3")
 @pytest.mark.parametrize("seed", range(4))
 def test_a_kink_in_one_of_many_coordinates_gives_no_derivative(seed):
@@ -264,6 +275,12 @@ def test_a_kink_in_one_of_many_coordinates_gives_no_derivative(seed):
         )
 
 
+@pytest.mark.on_ci(
+    "three derivatives of a minimum; the example in the docstring of implicit_minimum "
+    "has a gradient, and "
+    "test_a_derivative_in_the_range_of_a_singular_hessian_is_found one in forward "
+    "mode"
+)
 def test_minimise_is_differentiable_in_reverse():
     def at(theta):
         return minimise(lambda x: ridge(x, theta), RULE, jnp.zeros(6), tolerance=1e-13)
@@ -312,6 +329,7 @@ def test_a_derivative_in_the_range_of_a_singular_hessian_is_found(size):
     np.testing.assert_allclose(slope, np.linalg.pinv(inputs) @ targets, atol=1e-8)
 
 
+@pytest.mark.on_ci("params of bfloat16", but="0-float64")
 @pytest.mark.parametrize(("size", "dtype"), [(3, "bfloat16"), (0, "float64")])
 def test_minimise_of_narrow_or_no_params_has_derivatives(size, dtype):
     start = jnp.zeros(size, dtype)
@@ -323,6 +341,7 @@ def test_minimise_of_narrow_or_no_params_has_derivatives(size, dtype):
     np.testing.assert_array_equal(jax.jacfwd(at)(jnp.asarray(1.0, dtype)), 1.0)
 
 
+@pytest.mark.on_ci("an infinite slope; nothing shorter shows this")
 def test_an_infinite_slope_beside_the_minimum_is_no_part_of_it():
     objective = lambda x, theta: 0.5 * (x - theta["a"]) ** 2
 

@@ -253,6 +253,7 @@ FOLDERS = {
 } | {"notebooks": ["notebook"], "docs": ["docs"]}
 
 
+@pytest.mark.on_ci("the files of the package", but="notebooks|docs")
 @pytest.mark.thorough("experiments and tests", but="research|notebooks|docs")
 @pytest.mark.parametrize(("folder", "extras"), FOLDERS.items())
 def test_every_imported_package_is_declared(folder, extras):
@@ -285,6 +286,7 @@ def imported_in(*folders: str) -> set[str]:
     return set().union(*(undeclared(source, set()) for source in sources))
 
 
+@pytest.mark.on_ci("reads every file; nothing shorter shows this")
 def test_every_required_package_is_imported():
     """What users must install, the package imports; what tests ask for, a test does."""
     assert names(requirements()) - UNIMPORTED <= (

@@ -66,6 +66,10 @@ def test_a_program_from_disk_gives_the_bits_of_a_compiled_one(as_a_user, tmp_pat
     assert {file: file.stat().st_mtime_ns for file in programs(folder)} == kept
 
 
+@pytest.mark.on_ci(
+    "a damaged file; test_a_program_from_disk_gives_the_bits_of_a_compiled_one has a "
+    "whole one"
+)
 @pytest.mark.thorough("the other kinds of damage", but="byte")
 @pytest.mark.parametrize("damage", ["cut", "empty", "byte", "zeros"])
 def test_a_damaged_program_is_compiled_again(as_a_user, tmp_path, damage):
@@ -135,6 +139,7 @@ def test_a_folder_that_cannot_be_written_turns_the_cache_off(as_a_user, tmp_path
     assert jax.config.jax_compilation_cache_dir is None
 
 
+@pytest.mark.on_ci("a process of its own; nothing shorter shows this")
 def test_import_keeps_no_program(tmp_path):
     code = """
 import jax, research

@@ -221,6 +221,10 @@ def test_one_sentence_says_how_many_and_who_leads_where(tmp_path):
     )
 
 
+@pytest.mark.on_ci(
+    "four studies; test_leader_is_told_with_how_sure_it_is and "
+    "test_rule_that_mostly_fails_has_no_place have first, shared and no places"
+)
 def test_places_are_those_of_an_independent_ranking(tmp_path):
     generator = np.random.default_rng(0)
     found = []
@@ -385,6 +389,10 @@ def test_same_config_with_other_numbers_is_another_study(tmp_path):
     )
 
 
+@pytest.mark.on_ci(
+    "two known sources; "
+    "test_same_name_of_unknown_source_is_another_rule_in_each_study has unknown ones"
+)
 def test_same_name_with_other_source_is_shown_as_two_rules(tmp_path):
     sources = {"adam": 64 * "a", "mine": 64 * "b"}
     first = study(tmp_path, numbers_of(sources=sources), 1)
@@ -420,6 +428,7 @@ def test_same_name_of_unknown_source_is_another_rule_in_each_study(tmp_path):
     }
 
 
+@pytest.mark.on_ci("other spaces and costs of a step; nothing shorter shows this")
 def test_another_space_or_another_cost_of_a_step_is_another_rule(tmp_path):
     spaces = [
         numbers_of() | {"spaces": {"mine": {"learning_rate": [0.1, high, "log", None]}}}
@@ -441,6 +450,10 @@ def test_another_space_or_another_cost_of_a_step_is_another_rule(tmp_path):
     assert "adam" in rules
 
 
+@pytest.mark.on_ci(
+    "other optima; test_another_number_of_examples_is_another_workload has another "
+    "number of examples"
+)
 def test_another_optimum_is_another_workload(tmp_path):
     def found(optimum, seed):
         numbers = numbers_of(
@@ -694,6 +707,7 @@ def test_what_strangers_wrote_is_text_and_page_refers_to_nothing_outside(tmp_pat
     assert policy.startswith("default-src 'none'; ")
 
 
+@pytest.mark.on_ci("a page written twice; nothing shorter shows this")
 def test_same_studies_give_the_same_page(tmp_path):
     path = study(tmp_path)
     leaderboard.write_leaderboard([path], tmp_path / "one.html")

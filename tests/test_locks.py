@@ -123,6 +123,7 @@ def test_second_process_says_so_and_stops_and_the_first_goes_on(start, waits, tm
     assert "the report is made from" in once(waits, tmp_path).stderr
 
 
+@pytest.mark.on_ci("a process that is killed; nothing shorter shows this")
 def test_killed_process_leaves_the_folder_free(start, waits, tmp_path):
     start().send_signal(signal.SIGKILL)
     time.sleep(0.1)

@@ -110,6 +110,10 @@ def recorded_ones():
     )
 
 
+@pytest.mark.on_ci(
+    "15 losses in one large program; the docstrings' examples have a value of each "
+    "loss, and the tests of single losses below have derivatives of most"
+)
 @pytest.mark.parametrize("name", OURS)
 def test_value_gradient_and_hessian_equal_the_recorded_digits(recorded_ones, name):
     case, found = RECORDED[name], recorded_ones[name]
@@ -164,6 +168,11 @@ FORMULAS = {
 }
 
 
+@pytest.mark.on_ci(
+    "the quantile; "
+    "test_the_quantile_minimises_the_quantile_loss_and_half_is_the_median has it",
+    but="^(hinge|focal)",
+)
 @pytest.mark.thorough(
     "the losses of which there are recorded digits, and another gamma",
     but="^(?!squared|absolute|huber|log|focal,)",
@@ -198,6 +207,7 @@ def test_formula_finite_difference_and_gradient_agree(loss, formula, kind):
     )
 
 
+@pytest.mark.on_ci("logits near 0; those near 1,000 differ by as much", but="1000")
 @pytest.mark.parametrize("offset", [0.0, 1e3])
 def test_softmax_cross_entropy_formula_finite_difference_and_gradient_agree(offset):
     rng = np.random.default_rng(1)
@@ -291,6 +301,10 @@ def beside_optax(elsewhere):
     return jax.jit(found)(given)
 
 
+@pytest.mark.on_ci(
+    "the margin loss, the cosine and the divergence beside optax; three tests below "
+    "have their values"
+)
 @pytest.mark.thorough(
     "the losses that other tests compare with mpmath or with recorded digits",
     but="|".join(name for name in OPTAX if name not in ELSEWHERE),
@@ -301,6 +315,7 @@ def test_loss_equals_optax(name):
         np.testing.assert_allclose(mine, other, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.on_ci("what the docstrings say of optax, which changes with optax alone")
 def test_where_optax_differs_is_as_the_docstrings_say():
     optaxs = optax.softmax_cross_entropy_with_integer_labels
 
@@ -332,6 +347,12 @@ def test_where_optax_differs_is_as_the_docstrings_say():
     assert said["optax's square"] == 2 * said["square"]
 
 
+@pytest.mark.on_ci(
+    "a large program; test_logistic_keeps_its_relative_precision_when_right_and_sure "
+    "has extreme logits, and "
+    "test_softmax_cross_entropy_formula_finite_difference_and_gradient_agree has "
+    "logits near 1,000"
+)
 @pytest.mark.thorough("the other dtype", but="float64")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_extreme_logits_give_finite_values_gradients_and_hessians(dtype):
@@ -377,6 +398,11 @@ def test_logistic_keeps_its_relative_precision_when_right_and_sure(z):
     )  # Wrong and sure.
 
 
+@pytest.mark.on_ci(
+    "derivatives up to the fourth; "
+    "test_logistic_keeps_its_relative_precision_when_right_and_sure has two of them "
+    "at 0"
+)
 def test_even_losses_keep_their_derivatives_at_exactly_zero():
     # log(1 + e^z) = log 2 + z/2 + z²/8 - z⁴/192 + ...; log cosh r = r²/2 - r⁴/12 + ...
     f, expected = losses.logistic, [-0.5, 0.25, 0.0, -0.125]
@@ -398,6 +424,7 @@ EDGE_FUNCTIONS = {
 }
 
 
+@pytest.mark.on_ci("the other two kinks", but="abs_cubed")
 @pytest.mark.parametrize("name", EDGE_FUNCTIONS)
 def test_kinks_smoothed_by_a_factor_have_their_derivatives(name):
     case, f = EDGES[name], EDGE_FUNCTIONS[name]
@@ -406,6 +433,11 @@ def test_kinks_smoothed_by_a_factor_have_their_derivatives(name):
         f = jax.grad(f)
 
 
+@pytest.mark.on_ci(
+    "a logit of -inf; "
+    "test_kl_is_the_cross_entropy_less_the_entropy_and_0_at_its_minimum has a "
+    "probability of 0"
+)
 def test_zero_times_log_zero_is_zero():
     assert EDGES["xlogx"]["derivatives_0_to_k"] == ["0"]
     logits, q = jnp.array([1.0, -jnp.inf, 2.0]), jnp.array([0.25, 0.0, 0.75])
@@ -502,6 +534,10 @@ def test_dtype_of_the_prediction_is_kept(loss, shape, target, dtype):
     assert value.shape == (shape if loss is losses.smooth_labels else ())
 
 
+@pytest.mark.on_ci(
+    "hinge and quantile, which other tests have under jit or vmap",
+    but="^(cosine|multiclass|kl)",
+)
 @pytest.mark.thorough(
     "the losses that other tests compare with digits under jit and vmap",
     but="^(quantile|hinge|cosine|multiclass|kl)",
@@ -600,6 +636,10 @@ WRONG_LABELS = [
 ]
 
 
+@pytest.mark.on_ci(
+    "focal and margin; make test has the other three",
+    but="hinge|logistic|softmax",
+)
 @pytest.mark.thorough("other wrong labels", but=r"-(3|0\.5|nan)\]")
 @pytest.mark.parametrize(("loss", "prediction", "label"), WRONG_LABELS)
 def test_wrong_label_raises_when_concrete_and_gives_nan_when_traced(
@@ -611,6 +651,7 @@ def test_wrong_label_raises_when_concrete_and_gives_nan_when_traced(
     assert jnp.isnan(jax.vmap(loss)(jnp.array([prediction]), jnp.array([label]))[0])
 
 
+@pytest.mark.on_ci("256 classes; nothing shorter has so many")
 def test_labels_of_eight_bits_name_as_many_classes_as_they_can():
     logits, labels = (
         jnp.arange(768.0).reshape(3, 256) % 7,
@@ -686,6 +727,7 @@ TERMS = {
 }
 
 
+@pytest.mark.on_ci("the other losses", but="huber|quantile")
 @pytest.mark.parametrize("name", TERMS)
 def test_weighted_terms_equal_the_sum_written_out_and_masked_ones_have_no_effect(name):
     loss, rng = TERMS[name], np.random.default_rng(12)
@@ -704,6 +746,7 @@ def test_weighted_terms_equal_the_sum_written_out_and_masked_ones_have_no_effect
     assert not slope[~where].any()
 
 
+@pytest.mark.on_ci("the other losses", but="logistic")
 @pytest.mark.parametrize("loss", [losses.logistic, losses.hinge, losses.focal])
 def test_a_masked_example_counts_nothing_and_a_weight_is_a_factor(loss):
     z, y = np.array([0.3, np.nan, -2.0]), np.array([1, 7, 0])
@@ -744,6 +787,7 @@ def test_classes_that_do_not_exist_leave_the_loss_of_the_others():
     )
 
 
+@pytest.mark.on_ci("the other integers", but="^uint8")
 @pytest.mark.parametrize(
     "dtype", ["uint8", "uint16", "uint32", "uint64", "int8", "int32", "int64"]
 )
@@ -760,6 +804,10 @@ def test_where_ignores_positions_whatever_the_integers_of_the_labels_are(dtype):
     assert np.isnan(outside)
 
 
+@pytest.mark.on_ci(
+    "the weights of a sequence; test_a_mask_and_weights_may_be_lists only calls with "
+    "weights"
+)
 def test_a_weighted_sequence_is_the_weighted_mean_of_what_counts():
     rng = np.random.default_rng(13)
     logits, labels = rng.normal(size=(5, 3)), np.array([0, 2, -1, 1, 9])
@@ -859,6 +907,7 @@ def test_the_cosine_depends_on_directions_alone_and_keeps_small_distances():
     np.testing.assert_allclose(slope @ p, 0, atol=2e-15)
 
 
+@pytest.mark.on_ci("a large entry of weight 0; nothing shorter has one")
 @pytest.mark.thorough("the other dtypes", but="float16")
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_the_cosine_ignores_the_size_of_an_entry_of_weight_0(dtype):
@@ -918,6 +967,7 @@ def test_a_long_sequence_in_float16_does_not_overflow():
     np.testing.assert_allclose(found, np.log(50), rtol=1e-3)
 
 
+@pytest.mark.on_ci("the other sizes", but=r"^(1e-08|1\.5)\]")
 @pytest.mark.parametrize("size", [1e-8, 1e-4, 0.3, 0.999, 1.0, 1.5, 30.0])
 def test_log_cosh_is_exact_relative_to_small_residuals(size):
     for dtype, most in (("float32", 3e-7), ("float64", 1e-15)):

@@ -31,6 +31,10 @@ def drawn(build, outputs, d=3):
     }
 
 
+@pytest.mark.on_ci(
+    "one output, which test_prediction_equals_scikit_learn_for_given_coefficients has",
+    but="softmax",
+)
 @each_model
 def test_prediction_equals_the_sum_written_out(build, outputs):
     model, params = drawn(build, outputs)
@@ -43,6 +47,7 @@ def test_prediction_equals_the_sum_written_out(build, outputs):
 
 
 @pytest.mark.thorough("other numbers of axes", but=r"^leading[24]-")
+@pytest.mark.on_ci("one output", but="softmax")
 @each_model
 @pytest.mark.parametrize("leading", [(), (5,), (2, 5), (2, 1, 5), (0,), (2, 0)])
 def test_leading_axes_of_any_number_and_size_equal_the_loop_over_examples(
@@ -59,6 +64,7 @@ def test_leading_axes_of_any_number_and_size_equal_the_loop_over_examples(
 
 
 @pytest.mark.thorough("one output", but="softmax")
+@pytest.mark.on_ci("vmap over params; nothing shorter shows this")
 @each_model
 def test_jit_and_vmap_equal_the_plain_call(build, outputs):
     model, params = drawn(build, outputs)
@@ -132,6 +138,7 @@ def test_probabilities_of_one_and_of_zero_are_complements_at_full_precision():
 @pytest.mark.thorough(
     "the other pairs of model and dtype", but=r"^(bfloat16-linear|float32-softmax)\]"
 )
+@pytest.mark.on_ci("float32", but="bfloat16")
 @each_model
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 def test_init_draws_weights_of_the_given_scale_and_dtype(build, outputs, dtype):
@@ -163,6 +170,7 @@ def test_default_dtype_is_jax_s_own(build, outputs):
 
 
 @pytest.mark.thorough("one output", but="softmax")
+@pytest.mark.on_ci("draws under vmap; nothing shorter shows this")
 @each_model
 def test_initial_points_follow_the_key_alone_and_wide_key_trees_vmap(build, outputs):
     model, root = build(3), jax.random.key(3)
@@ -183,6 +191,7 @@ def test_a_key_changes_no_prediction_for_nothing_is_drawn(build, outputs):
     )
 
 
+@pytest.mark.on_ci("one output", but="softmax")
 @each_model
 def test_prediction_keeps_the_dtype_of_params_and_data(build, outputs):
     for dtype in (jnp.bfloat16, jnp.float32, jnp.float64):

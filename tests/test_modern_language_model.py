@@ -117,6 +117,11 @@ def test_each_part_changes_only_what_it_names():
     assert (settings.context, settings.batch_size) == (8, 8)  # As many characters.
 
 
+@pytest.mark.on_ci(
+    "the rule without Muon; "
+    "test_rule_is_muon_in_the_blocks_and_adam_elsewhere_at_one_falling_rate has the "
+    "whole rule"
+)
 @pytest.mark.thorough("the rate that falls along a line", but="without1")
 @pytest.mark.parametrize("without", [("muon",), ("muon", "linear_decay")])
 def test_rule_without_muon_is_optaxs_adamw(without):
@@ -214,6 +219,7 @@ def test_counting_stands_first_and_gains_are_of_the_same_seed(result, tmp_path):
         assert figures.save(picture, tmp_path, name).still.stat().st_size > 10_000
 
 
+@pytest.mark.on_ci("a run with trainings that are replaced; nothing shorter shows this")
 def test_run_loads_what_its_parts_have_trained(monkeypatch, tmp_path):
     trained = []
 
@@ -255,6 +261,7 @@ def test_killed_run_goes_on_to_the_bits_of_a_whole_one(trained, tmp_path):
     assert again.numbers["samples"] == trained.numbers["samples"]
 
 
+@pytest.mark.on_ci("two processes; nothing shorter shows this")
 def test_flag_of_the_other_experiment_shows_this_help():
     file = Path(experiment.__file__).with_name("character_language_model.py")
     shown = [

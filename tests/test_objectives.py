@@ -71,6 +71,10 @@ def test_gradient_of_linear_regression_is_the_closed_form():
     assert_trees_close(jax.grad(objective)(params, batch), expected)
 
 
+@pytest.mark.on_ci(
+    "30 batches of one example; test_gradient_of_linear_regression_is_the_closed_form "
+    "has the mean written out"
+)
 @pytest.mark.thorough("classifiers, whose risk scikit-learn has below", but="linear")
 @each_problem
 def test_risk_is_the_mean_of_the_losses_of_its_examples(name):
@@ -84,6 +88,11 @@ def test_risk_is_the_mean_of_the_losses_of_its_examples(name):
     np.testing.assert_allclose(compiled(params, batch), np.mean(alone), rtol=1e-14)
 
 
+@pytest.mark.on_ci(
+    "probabilities of scikit-learn; "
+    "test_penalised_gradient_vanishes_at_scikit_learn_s_logistic_regression has the "
+    "risk of a classifier"
+)
 @pytest.mark.parametrize("name", ["logistic", "softmax"])
 def test_risk_of_a_classifier_is_scikit_learn_s_log_loss(name):
     model, objective, params, batch = problem(name)
@@ -149,6 +158,11 @@ def test_a_number_is_no_penalty():
         )
 
 
+@pytest.mark.on_ci(
+    "regressions; "
+    "test_penalised_gradient_vanishes_at_scikit_learn_s_logistic_regression has a "
+    "classifier"
+)
 def test_ridge_and_lasso_gradients_vanish_at_scikit_learn_s_optima():
     _, risk, _, batch = problem("linear")
     x, y = np.array(batch.x), np.array(batch.y)
@@ -223,6 +237,7 @@ def test_penalty_equals_the_recorded_digits(name):
         )
 
 
+@pytest.mark.on_ci("derivatives of R²; test_r_squared_is_scikit_learn_s has its values")
 def test_r_squared_equals_the_recorded_digits():
     case = RECORDED["r2_loss"]
     y, pred = (jnp.array(case["inputs"][name]) for name in ("y", "pred"))
@@ -246,6 +261,7 @@ class Layers(NamedTuple):
     intercept: jax.Array
 
 
+@pytest.mark.on_ci("the other penalty", but="l2_penalty")
 @pytest.mark.parametrize("penalty", [objectives.l2_penalty, objectives.l1_penalty])
 def test_penalty_leaves_intercepts_out_unless_told(penalty):
     w, b = jnp.array([3.0, -1.0]), jnp.array([100.0, 10.0])
@@ -291,6 +307,7 @@ def test_a_penalty_in_half_precision_is_rounded_once_from_its_sum():
     assert objectives.l2_penalty(1e-8)(few).dtype == "float16"
 
 
+@pytest.mark.on_ci("the other penalty", but="l2_penalty")
 @pytest.mark.parametrize("penalty", [objectives.l2_penalty, objectives.l1_penalty])
 def test_traced_strength_maps_over_lanes_and_keeps_the_params_dtype(penalty):
     w, strengths = jnp.array([3.0, -1.0], jnp.float32), jnp.array([0.0, 0.5, 2.0])
@@ -342,6 +359,10 @@ def test_gradients_of_examples_draw_their_noise_apart():
         objectives.gradient_covariance_trace(objective, jnp.array(1.0), batch)
 
 
+@pytest.mark.on_ci(
+    "several chunks; test_the_spread_of_gradients_takes_numbers_and_complex_params "
+    "has a trace of one chunk"
+)
 @pytest.mark.thorough("the other chunks and models", but="^7-logistic")
 @each_problem
 @pytest.mark.parametrize("chunk", [1, 7, 2**22])
@@ -387,6 +408,7 @@ def test_covariance_trace_predicts_the_variance_of_a_minibatch_gradient():
     )
 
 
+@pytest.mark.on_ci("a regression", but="softmax")
 @pytest.mark.thorough("logistic regression", but="linear|softmax")
 @each_problem
 def test_values_keep_the_dtype_of_params_and_data(name):
@@ -406,6 +428,7 @@ def test_values_keep_the_dtype_of_params_and_data(name):
     assert jax.eval_shape(metric, params, batch._replace(y=y)).dtype == jnp.float32
 
 
+@pytest.mark.on_ci("two classes", but="softmax")
 @pytest.mark.parametrize("name", ["logistic", "softmax"])
 def test_accuracy_is_scikit_learn_s_and_a_diverged_model_scores_nan(name):
     model, _, params, batch = problem(name)
@@ -462,6 +485,9 @@ SHOWN = Model(lambda key: jnp.zeros(()), lambda params, x, key=None: params)
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
+@pytest.mark.on_ci(
+    "70,000 examples in float16; make test has accuracies in float64 alone"
+)
 @pytest.mark.thorough("the other dtypes", but=r"^float16")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_accuracy_is_right_in_every_dtype(dtype):
@@ -478,6 +504,7 @@ def test_accuracy_is_right_in_every_dtype(dtype):
     assert objectives.accuracy(SHOWN)(logits, Batch(y, y)) == 0
 
 
+@pytest.mark.on_ci("the other targets", but=r"^0\.1\]")
 @pytest.mark.parametrize("target", [0.1, 1.0, 1 / 3, -1e-300])
 def test_r_squared_of_equal_targets_is_not_finite(target):
     none = jnp.zeros((0, 1))
@@ -487,6 +514,9 @@ def test_r_squared_of_equal_targets_is_not_finite(target):
     assert np.isnan(objectives.r_squared(SHOWN)(y, Batch(y, y)))
 
 
+@pytest.mark.on_ci(
+    "large and small targets; test_r_squared_is_scikit_learn_s has ordinary ones"
+)
 @pytest.mark.thorough("float16 and float32", but="bfloat16|float64")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_r_squared_is_right_at_every_scale_in_every_dtype(dtype):
@@ -521,6 +551,9 @@ def test_r_squared_has_the_bits_of_its_formula_where_nothing_overflows():
             assert found == formula(prediction, y)
 
 
+@pytest.mark.on_ci(
+    "bfloat16; test_slices_of_any_length_give_the_mean_of_all has float64"
+)
 @pytest.mark.thorough("the other dtypes", but="bfloat16")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_slices_round_a_mean_once(dtype):

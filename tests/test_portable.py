@@ -79,6 +79,7 @@ PRODUCTS = {
 }
 
 
+@pytest.mark.on_ci("two more products", but="^bik")
 @pytest.mark.thorough("the other products", but=r"^(ki,jk|bik|iabc)")
 @pytest.mark.parametrize("words", PRODUCTS)
 def test_a_product_in_parts_is_the_product(words):
@@ -223,6 +224,7 @@ np.testing.assert_allclose(slope, -0.5 * exact**3, rtol=1e-6)
 """
 
 
+@pytest.mark.on_ci("a process of its own; nothing shorter has a portable program")
 def test_an_inverse_root_is_a_root_and_a_division():
     # IEEE 754 rounds both, so these are the bits of every processor.
     done = subprocess.run(

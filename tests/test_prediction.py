@@ -140,6 +140,9 @@ def saved_with(model, **arrays):
     return research.types.Saved(named | arrays, None), model.init(jax.random.key(3))
 
 
+@pytest.mark.on_ci(
+    "every network, saved and read; nothing shorter predicts the class of an image"
+)
 def test_an_image_gets_the_probabilities_of_the_model_that_was_saved(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 1), np.uint8)
     split = research.datasets.images("digits")
@@ -279,6 +282,9 @@ def test_prediction_without_a_run_says_what_to_run(tmp_path, capsys, flags, told
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.on_ci(
+    "the command line of spoken_words; nothing shorter shows that no data is sought"
+)
 def test_a_prediction_asks_for_no_data_of_a_run_that_is_there(
     tmp_path, capsys, monkeypatch
 ):

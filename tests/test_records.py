@@ -293,6 +293,10 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.on_ci(
+    "four trainings; test_small_form_of_the_dataset_larger_than_memory has the bits "
+    "of memory, without a kill"
+)
 def test_training_from_a_disk_has_the_bits_of_memory_also_after_a_kill(
     written, tmp_path, monkeypatch
 ):
@@ -367,6 +371,7 @@ def test_wrong_records_are_refused(change, error, words):
         fit(valid._replace(**change))
 
 
+@pytest.mark.on_ci("a wrong class in a later window; nothing shorter shows this")
 def test_targets_of_every_window_are_checked(written, tmp_path):
     """One wrong class, in the last window of the first epoch."""
     sampler = samplers.minibatch(20, 4)

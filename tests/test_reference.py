@@ -126,6 +126,7 @@ def drawing():
     return drawing
 
 
+@pytest.mark.on_ci("many dots", but="few")
 @pytest.mark.parametrize(
     ("dots", "suffix"), [(10, ".svg"), (5000, ".png")], ids=["few", "many"]
 )
@@ -176,6 +177,10 @@ def test_only_the_picture_of_a_run_that_agrees_with_the_reference_is_kept(
     assert not file.with_suffix(".svg").exists()
 
 
+@pytest.mark.on_ci(
+    "two runs; test_picture_that_is_too_large_is_refused_and_nothing_is_written has "
+    "the refusal, without the command"
+)
 def test_picture_that_cannot_be_drawn_leaves_reference_and_picture_as_they_were(
     drawing, tmp_path, monkeypatch, capsys
 ):
@@ -250,6 +255,7 @@ def missing(figure, reference, columns, factor):
     return [n for n in numbers if np.abs(drawn - n).min() > 5e-4 * n]
 
 
+@pytest.mark.on_ci("two more references", but="cheap_gradient|which_rule")
 @pytest.mark.thorough(
     "the other references",
     but=r"^(cheap_gradient|memory_for_time|spoken_words|which_rule)\]",
@@ -266,6 +272,11 @@ def test_picture_of_a_reference_shows_its_numbers_and_is_the_kept_one(name):
     assert "Drawn from the numbers that are kept" in picture.caption
 
 
+@pytest.mark.on_ci(
+    "another picture; "
+    "test_picture_of_a_reference_shows_its_numbers_and_is_the_kept_one has the law of "
+    "two"
+)
 def test_picture_of_compare_networks_shows_the_steps_of_its_reference():
     reference = runs.read_reference(gallery.REFERENCES / "compare_networks.json")
     picture = experiments.load("compare_networks").draw_reference(reference)

@@ -107,6 +107,9 @@ def test_run_whose_data_are_missing_is_refused_before_others_take_their_place(
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.on_ci(
+    "two reproductions; nothing shorter shows that the second runs again"
+)
 def test_run_is_reproduced_anew_each_time(run, tmp_path, capsys):
     assert reproduce(run, tmp_path, capsys)[0] == 0
     again = tmp_path / "again/fit_a_line" / run.name
@@ -269,6 +272,10 @@ def test_reference_that_comes_out_again_is_bit_identical(reference, tmp_path, ca
     assert "equal the reference" in out
 
 
+@pytest.mark.on_ci(
+    "a reference; test_another_environment_is_named_as_the_likely_cause has a run "
+    "with other bits and the same digits"
+)
 def test_reference_with_other_bits_and_the_same_table_is_told_apart(
     reference, tmp_path, capsys
 ):
@@ -284,6 +291,10 @@ def test_reference_with_other_bits_and_the_same_table_is_told_apart(
     assert f"1 of {len(hashes)} programs give other bits" in out
 
 
+@pytest.mark.on_ci(
+    "the table of a reference; "
+    "test_number_that_lies_in_the_references_interval_agrees has a number of one"
+)
 def test_reference_with_another_table_is_named_with_the_entry(
     reference, tmp_path, capsys
 ):
@@ -318,6 +329,10 @@ def test_reference_with_another_number_is_named(reference, tmp_path, capsys):
     assert (status, "in n: 308 there, 309 here." in out) == (1, True)
 
 
+@pytest.mark.on_ci(
+    "rounding of a reference's number; "
+    "test_another_environment_is_named_as_the_likely_cause has that of a run's array"
+)
 @pytest.mark.thorough("one that is off by more", but=r"^1e-07")
 @pytest.mark.parametrize(
     ("off", "status", "kind"),
@@ -379,6 +394,7 @@ def emptied(monkeypatch):
     )
 
 
+@pytest.mark.on_ci("three reproductions; nothing shorter has a part without data")
 def test_run_without_a_part_that_can_be_left_out_is_reproduced_as_far_as_it_goes(
     reference, emptied, run, tmp_path, capsys
 ):

@@ -68,6 +68,9 @@ def nothing_from_disk():
     compilation_cache.reset_cache()
 
 
+@pytest.mark.on_ci(
+    "what is timed; test_rules_that_differ_are_not_timed has the comparison before it"
+)
 @pytest.mark.usefixtures("nothing_from_disk")
 def test_update_is_timed_beside_optax_and_built_anew_each_time():
     row = rule_updates.measure_rule(
@@ -269,6 +272,7 @@ def test_levenberg_marquardt_and_scipy_end_at_one_point():
         )
 
 
+@pytest.mark.on_ci("a compiled loop of Shampoo; nothing shorter shows this")
 @pytest.mark.usefixtures("nothing_from_disk")
 def test_no_product_of_a_matrix_rule_leaves_the_timed_loop():
     rule = update_rules.shampoo(1e-3, refresh_every=10)
@@ -282,6 +286,9 @@ def test_no_product_of_a_matrix_rule_leaves_the_timed_loop():
     assert " fusion(" not in before
 
 
+@pytest.mark.on_ci(
+    "roots of large matrices; test_slower_update_is_told has the same verdicts"
+)
 def test_a_step_of_a_matrix_rule_is_level_if_its_interval_holds_one():
     one = clock.Spread(1.0, 1.0, 1.0)
     rows = [

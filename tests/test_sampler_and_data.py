@@ -73,6 +73,7 @@ def test_a_sampler_for_another_number_of_examples_is_refused_with_both_numbers(w
             way(sampler, SGD)
 
 
+@pytest.mark.on_ci("a run, which train calls", but="train")
 @pytest.mark.thorough(
     "a sweep; "
     "test_an_index_that_leaves_the_dataset_in_a_later_epoch_turns_the_params_to_nan "
@@ -191,6 +192,7 @@ def test_few_shapes_of_a_dataset_of_many_arrays_are_listed():
         samplers.num_examples(data)
 
 
+@pytest.mark.on_ci("two more places", but="in a group|in another dtype")
 @pytest.mark.parametrize("wrap", ["alone", "in sam", "in a group", "in another dtype"])
 def test_saga_refuses_a_table_of_another_length_wherever_it_stands(wrap):
     def make(n):

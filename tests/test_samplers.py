@@ -71,6 +71,11 @@ def test_full_batch_gathers_nothing():
     ) == (1, 7, None)
 
 
+@pytest.mark.on_ci(
+    "two samplers without jit; "
+    "test_epochs_have_distinct_orders_and_the_same_key_the_same_order has the "
+    "stochastic one"
+)
 def test_stochastic_is_a_minibatch_of_one():
     key = jax.random.key(3)
     ours, theirs = samplers.stochastic(9), samplers.minibatch(9, 1)
@@ -94,6 +99,7 @@ def test_every_order_is_equally_likely():
     assert stats.chisquare(counts).pvalue > 1e-5
 
 
+@pytest.mark.on_ci("a process of its own; nothing shorter has 32 bits")
 def test_order_is_the_same_without_float64():
     program = (
         "import jax, numpy; from research import backend, samplers; "
@@ -131,6 +137,7 @@ def test_bad_number_of_examples_is_named(n):
         samplers.full_batch(n)
 
 
+@pytest.mark.on_ci("integers of NumPy; nothing shorter has them")
 def test_sizes_may_be_integers_of_numpy():
     found = samplers.minibatch(np.int64(10), np.int16(3)).indices(jax.random.key(0))
     expected = samplers.minibatch(10, 3).indices(jax.random.key(0))

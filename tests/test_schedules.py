@@ -111,6 +111,9 @@ def test_schedule_equals_its_formula(name):
     assert_same(rates, formula(COUNTS))
 
 
+@pytest.mark.on_ci(
+    "optax's schedules; test_schedule_equals_its_formula has every schedule"
+)
 @pytest.mark.thorough(
     "one_cycle, which compiles longest; torch has it below", but=r"^(?!one_cycle)"
 )
@@ -211,6 +214,7 @@ def test_join_keeps_derivatives_finite():
     assert slope == pytest.approx(0.3 / 8, rel=1e-15)
 
 
+@pytest.mark.on_ci("torch's formula; test_schedule_equals_its_formula has one_cycle")
 def test_one_cycle_equals_the_formula_of_torch():
     # OneCycleLR(max_lr=0.3, total_steps=40, pct_start=0.25, anneal_strategy="cos"),
     # read from its source: phases end at pct_start · total_steps - 1 and total_steps -
@@ -229,6 +233,9 @@ def test_one_cycle_equals_the_formula_of_torch():
     )
 
 
+@pytest.mark.on_ci(
+    "long periods; test_compiled_restarts_come_at_their_step has shorter ones"
+)
 @pytest.mark.parametrize(
     ("period", "factor"), [(1, 1), (7, 1), (1, 2), (3, 3), (10, 7), (1, 1000)]
 )

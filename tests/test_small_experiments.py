@@ -53,6 +53,7 @@ def test_expected_numbers_hold_at_default_size(experiment, results):
         assert low <= results[experiment].numbers[name] <= high, name
 
 
+@pytest.mark.on_ci("a second run; nothing shorter shows this")
 def test_exact_line_is_not_said_to_miss_a_target(results):
     *regimes, exact = results[fit_a_line].tables[0].rows
     assert exact == ("least squares", "–", *exact[2:4], 0.0, "–", "–", "–")
@@ -201,6 +202,7 @@ def test_captions_hold_numbers_and_figures_are_saved(experiment, pictures, tmp_p
         assert figures.save(picture, tmp_path, name).still.stat().st_size > 0
 
 
+@pytest.mark.on_ci("pictures of a run; nothing shorter shows this")
 @pytest.mark.thorough("the other experiment", but="fit_a_line")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_short_run_is_drawn_too_and_says_what_it_did_not_reach(
@@ -232,6 +234,10 @@ def test_mini_batches_draw_a_boundary_too():
     assert result.arrays["params"].shape == (3, 3)
 
 
+@pytest.mark.on_ci(
+    "a run that diverges; test_divergence_is_said_with_its_rate_and_first_step has one",
+    but="^(?!.*1000000)",
+)
 @pytest.mark.parametrize(
     ("experiment", "field", "value"),
     [

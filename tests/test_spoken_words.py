@@ -103,6 +103,7 @@ def test_second_network_reads_each_recording_backwards():
     np.testing.assert_allclose(both.apply(params, x), sum(alone), rtol=1e-14)
 
 
+@pytest.mark.on_ci("many draws of noise; nothing shorter shows this")
 def test_noise_on_inputs_is_drawn_in_training_alone():
     identity = Model(lambda key: (), lambda params, x, key=None: x.values)
     noisy = experiment.with_noise(identity, 0.5)
@@ -127,6 +128,10 @@ def test_a_warped_band_has_the_energy_at_the_frequency_times_the_factor():
         )
 
 
+@pytest.mark.on_ci(
+    "warped examples; "
+    "test_a_warped_band_has_the_energy_at_the_frequency_times_the_factor has the warp"
+)
 def test_frequencies_are_warped_in_training_alone_and_by_one_factor_for_each_example():
     identity = Model(lambda key: (), lambda params, x, key=None: x.values)
     warped = experiment.with_warp(identity, 0.1)

@@ -172,6 +172,10 @@ def test_spread_comparison_has_the_bits_of_one_process(tmp_path, monkeypatch, ca
     assert np.isfinite(together.arrays["quadratic/heavy_ball/final"]).all()
 
 
+@pytest.mark.on_ci(
+    "a job that is killed; test_debug_jobs_run_in_this_process_and_leave_only_logs has "
+    "jobs that are not"
+)
 def test_killed_job_costs_what_it_had_not_finished(adds, capsys):
     words = ("--fault", "killed", "--jobs", "2")
     with pytest.raises(SystemExit):
@@ -191,6 +195,7 @@ def test_killed_job_costs_what_it_had_not_finished(adds, capsys):
     assert len(computed()) == 5
 
 
+@pytest.mark.on_ci("jobs in other processes; nothing shorter shows this")
 def test_failed_job_is_told_with_its_error_and_its_log(adds, capsys):
     with pytest.raises(SystemExit):
         call(adds, "--fault", "wrong", "--jobs", "2")
@@ -244,6 +249,7 @@ def ends(process, seconds=60.0):
     return False
 
 
+@pytest.mark.on_ci("jobs in other processes; nothing shorter shows this")
 def test_ctrl_c_stops_the_jobs_and_keeps_what_they_finished(adds, monkeypatch, capfd):
     def sleep(seconds):
         wait(seconds)

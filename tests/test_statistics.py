@@ -242,6 +242,10 @@ def test_choice_weights_are_shares_of_all_subsets_that_hold_the_defaults(trials)
 # What may be said.
 
 
+@pytest.mark.on_ci(
+    "a hundred made-up studies; test_searched_statistics.py has the coverage of the "
+    "intervals of studies"
+)
 @FEW_OR_ALL
 def test_interval_covers_the_truth_under_the_null_as_often_as_it_says(studies):
     found = differences(studies, seed=0)
@@ -321,6 +325,11 @@ def test_more_comparisons_widen_both_intervals():
     assert many.win_low < one.win_low < one.win_high < many.win_high
 
 
+@pytest.mark.on_ci(
+    "two hundred made-up studies; "
+    "test_seeds_needed_detect_a_tenth_with_the_power_stated_if_as_uncertain has the "
+    "power"
+)
 @FEW_OR_ALL
 def test_planted_tenth_is_found_with_the_power_stated(studies):
     # One trial. The noise of two runs, with the seed's common effect as weight: Var((x

@@ -420,6 +420,11 @@ def test_verdict_is_said_by_colour_by_filling_and_by_word(drawn, name):
     ]
 
 
+@pytest.mark.on_ci(
+    "a study of 30 rules; "
+    "test_ratio_is_over_all_workloads_also_those_that_a_rule_misses has the marks of "
+    "one rule"
+)
 def test_each_workload_has_its_mark_at_its_ratio(drawn):
     for name in ("5 x 2", "30 x 7"):
         marks = lines(drawn[name]["ratios"].figure.axes[0])
@@ -509,6 +514,10 @@ def test_caption_of_trials_has_the_costs_and_what_a_miss_costs():
     )
 
 
+@pytest.mark.on_ci(
+    "a study of 30 rules; "
+    "test_reached_is_by_half_of_the_runs_and_who_misses_it_is_said has the words"
+)
 def test_what_never_reaches_the_target_is_said(drawn):
     for name, rule, on in (("5 x 2", "momentum", 2), ("30 x 7", "lion", 7)):
         row = next(row for row in STUDIES[name][0]["overall"] if row["rule"] == rule)
@@ -770,6 +779,7 @@ def test_rate_of_a_rule_is_what_the_study_calls_so():
     assert "adam by its radius" in studies.draw_study(numbers, arrays)["rates"].caption
 
 
+@pytest.mark.on_ci("a study of 30 rules; nothing shorter shows this")
 def test_profile_is_that_of_the_arrays(drawn):
     numbers, arrays = STUDIES["30 x 7"]
     found = lines(drawn["30 x 7"]["profile"].figure.axes[0])
@@ -807,6 +817,7 @@ def test_study_with_unreached_rules_is_drawn_to_the_end(unreached):
         assert caption.count(", better") == 2
 
 
+@pytest.mark.on_ci("a study that is drawn whole; nothing shorter shows this")
 def test_study_of_one_trial_and_without_learning_rates_has_all_else():
     pictures = studies.draw_study(*make_study(3, 1, trials=1, rates=False))
     assert list(pictures) == ["ratios", "trials", "curves"]
@@ -884,6 +895,7 @@ def test_no_name_lies_over_another_or_leaves_the_page(drawn):
         ]
 
 
+@pytest.mark.on_ci("a study that is drawn twice; nothing shorter shows this")
 @pytest.mark.thorough("the other pictures", but="ratios")
 @pytest.mark.parametrize("names", ["ratios", "trials rates curves"])
 def test_same_arrays_give_the_same_bytes(tmp_path, names):

@@ -57,6 +57,11 @@ def take(trained, rows):
     return first._replace(passes=trained.passes, seconds=0.0)
 
 
+@pytest.mark.on_ci(
+    "the other order and the full block; other neighbours and cells alone show the "
+    "same",
+    but="alone|twice",
+)
 @pytest.mark.parametrize(
     "rows",
     [
@@ -71,6 +76,7 @@ def test_a_cell_has_the_same_bits_in_any_company(program, rows):
     assert_same_bits(train(program, rows), take(train(program, np.arange(10)), rows))
 
 
+@pytest.mark.on_ci("a second program; tests/bits/test_bit_contract.py has the law")
 @pytest.mark.parametrize(
     "chunk", [3, pytest.param(6, marks=pytest.mark.thorough("a second chunk length"))]
 )
@@ -127,6 +133,9 @@ def test_full_batch_sweep_equals_one_run_alone(workload, make_rule):
 
 
 @pytest.mark.thorough("a second chunk length", but="6")
+@pytest.mark.on_ci(
+    "two programs; test_a_cell_has_the_same_bits_in_any_company has mini-batches"
+)
 @pytest.mark.parametrize("chunk", [2, 6])
 def test_full_batch_bits_depend_on_no_chunk_and_no_neighbour(workload, chunk):
     sampler = samplers.full_batch(len(workload.train.y))
@@ -158,6 +167,7 @@ def test_full_batch_sweep_records_one_objective_for_a_dataset_with_a_key():
 
 
 @pytest.mark.thorough("a width that is stated", but="None")
+@pytest.mark.on_ci("a program to read one number; nothing shorter shows this")
 @pytest.mark.parametrize(("width", "wanted"), [(None, 16), (4, 4)])
 def test_full_batch_has_a_width_of_its_own(workload, width, wanted):
     sampler = samplers.full_batch(len(workload.train.y))
@@ -189,6 +199,7 @@ def test_full_batch_sweep_evaluates_the_objective_once_in_a_step():
 
 
 @pytest.mark.thorough("a sampler that does not state n", but="of n")
+@pytest.mark.on_ci("two programs; nothing shorter shows this")
 @pytest.mark.parametrize("stated", [True, False], ids=["of n", "of unstated n"])
 def test_orders_drawn_beforehand_leave_the_bits_alone(workload, stated, monkeypatch):
     sampler = samplers.minibatch(len(workload.train.y), 100)
@@ -323,6 +334,11 @@ def test_a_diverged_cell_is_a_result_and_leaves_its_neighbours_alone():
     np.testing.assert_array_equal(alone.values[0], trained.values[0])
 
 
+@pytest.mark.on_ci(
+    "epochs of several steps; "
+    "test_a_diverged_cell_is_a_result_and_leaves_its_neighbours_alone has epochs of "
+    "one"
+)
 def test_first_bad_step_counts_the_steps_of_the_epochs_before_it(workload):
     """A step multiplies the params by about -20 times the mean of x², so that it takes
     more than one epoch until the loss passes 1.8e308.
@@ -460,6 +476,9 @@ def test_a_chunk_is_a_whole_number_of_epochs(workload, chunk):
         )
 
 
+@pytest.mark.on_ci(
+    "six programs; resume/test_blocks.py has other seeds, rates and lengths"
+)
 def test_runs_of_other_samplers_and_parts_are_not_taken_from_a_checkpoint(
     workload, tmp_path, monkeypatch
 ):
@@ -484,6 +503,7 @@ def test_runs_of_other_samplers_and_parts_are_not_taken_from_a_checkpoint(
             assert_same_bits(found, alone)
 
 
+@pytest.mark.on_ci("a second program; nothing shorter shows this")
 def test_programs_of_other_chunks_and_widths_may_share_a_folder_of_checkpoints(
     workload, program, tmp_path, monkeypatch
 ):

@@ -98,6 +98,7 @@ def beginnings(objective, model, params):
     }
 
 
+@pytest.mark.on_ci("logistic and hinge losses", but="^(softmax|one_hot)-")
 @pytest.mark.thorough("of the other losses, most mistakes", but=r"^softmax-|-from 1\]")
 @pytest.mark.parametrize(("name", "wrong"), CASES)
 def test_wrong_targets_are_refused_wherever_a_training_begins(name, wrong):
@@ -122,6 +123,7 @@ TRACED = {
 }
 
 
+@pytest.mark.on_ci("logistic and hinge losses", but="sum-softmax")
 @pytest.mark.thorough("the mean, and sequences", but="sum-(?!seq)")
 @pytest.mark.parametrize("name", TRACED)
 @pytest.mark.parametrize("reduce", [jnp.sum, jnp.mean], ids=["sum", "mean"])
@@ -148,6 +150,7 @@ def test_a_traced_label_out_of_range_makes_value_and_gradient_nan(name, reduce):
             assert np.isnan(forwards).any()
 
 
+@pytest.mark.on_ci("two classes", but="softmax")
 @pytest.mark.parametrize("name", ["softmax", "logistic"])
 def test_accuracy_of_traced_labels_that_are_none_is_nan(name):
     _, model, params, y = problem(name)
@@ -168,6 +171,10 @@ def test_accuracy_of_traced_labels_that_are_none_is_nan(name):
             metric(params, Batch(X, WRONG[wrong][0](y)))
 
 
+@pytest.mark.on_ci(
+    "the accuracy; test_targets_of_one_class_are_sent_to_a_loss_for_two_classes has "
+    "the loss"
+)
 def test_accuracy_of_one_logit_an_example_is_not_taken_for_that_of_one_class():
     """The argmax over one class is class 0: an accuracy of exactly the share of
     zeros.

@@ -101,6 +101,11 @@ def every_step_is_looked_at(monkeypatch):
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_LOOKS", 0.0)
 
 
+@pytest.mark.on_ci(
+    "noise and descent.run; "
+    "test_a_rule_that_averages_is_evaluated_and_given_at_its_average has the same "
+    "batches step by step"
+)
 @pytest.mark.thorough("without noise", but="True")
 @pytest.mark.parametrize("noisy", [False, True])
 def test_a_training_is_a_run_of_descent_on_the_same_batches(noisy):
@@ -147,6 +152,10 @@ def test_each_step_of_a_noisy_training_has_a_key_of_its_own():
     assert len(np.unique(fit(**options).steps.loss)) == 1
 
 
+@pytest.mark.on_ci(
+    "four trainings; test_a_kill_at_any_step_and_a_resumption_leave_the_bits_alone "
+    "looks after every step"
+)
 def test_looks_of_any_length_leave_the_bits_alone(one_program, monkeypatch):
     whole = fit()
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_LOOKS", 0.0)
@@ -201,6 +210,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.on_ci("Ctrl-C", but="Killed")
 @pytest.mark.parametrize("error", [Killed, KeyboardInterrupt])
 def test_a_kill_at_any_step_and_a_resumption_leave_the_bits_alone(
     tmp_path, monkeypatch, one_program, every_step_is_looked_at, error
@@ -418,6 +428,7 @@ def test_names_of_evaluations_that_change_are_refused_at_once():
         fit(evaluate=lambda params: dict.fromkeys(next(names), 1.0))
 
 
+@pytest.mark.on_ci("bfloat16", but=r"^float16\]")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_training_in_half_precision_records_its_rate_and_its_steps(dtype, tmp_path):
     params, data = (
@@ -589,6 +600,7 @@ def on_two_devices(of_kinds):
     }
 
 
+@pytest.mark.on_ci("a process with two devices; nothing shorter shows this")
 @pytest.mark.thorough("params of several dtypes, four more trainings", but="False")
 @pytest.mark.parametrize("of_kinds", [False, True])
 def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding(of_kinds):
@@ -616,6 +628,11 @@ def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding(of_kinds
     assert "this rule uses the indices of the batch itself" in found["refused"][2]
 
 
+@pytest.mark.on_ci(
+    "other params, keys, data and rules; "
+    "test_a_checkpoint_of_another_program_is_refused and "
+    "test_a_checkpoint_beyond_the_last_epoch_is_refused have other refusals"
+)
 def test_a_checkpoint_of_another_training_is_refused():
     objective, data = (
         lambda x, batch: jnp.mean((x - batch.x) ** 2),
@@ -699,6 +716,10 @@ def other_programs():
     yield "an array", data, *[(shifted(a), adamw(0.1)) for a in arrays]
 
 
+@pytest.mark.on_ci(
+    "the other changes of a rule and of an objective",
+    but="momentum|an array",
+)
 @pytest.mark.parametrize(
     ("data", "first", "other"),
     [pytest.param(*case, id=name) for name, *case in other_programs()],
@@ -794,6 +815,10 @@ def test_update_that_does_not_return_updates_and_state_is_refused(name):
         descent.minimise(lambda params: OBJECTIVE(params, DATA), rule, start())
 
 
+@pytest.mark.on_ci(
+    "the place, and an objective that takes NaN; test_targets.py has NaN in labels, "
+    "which is refused"
+)
 def test_data_with_an_empty_field_are_refused_with_its_place():
     data = DATA._replace(x=DATA.x.at[3, 1].set(jnp.nan))
     with pytest.raises(ValueError, match=r"dataset\.x contains NaN: 1 of 60.*\[3, 1\]"):

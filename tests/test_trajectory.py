@@ -39,6 +39,9 @@ def test_expected_numbers_hold_at_default_size(result):
         assert low <= result.numbers[name] <= high, name
 
 
+@pytest.mark.on_ci(
+    "a short run, which two tests below share; nothing shorter has such a table"
+)
 def test_only_steps_to_the_target_are_not_reached(small):
     """What is not finite and a cosine that there is not are no targets."""
     nothing = dict.fromkeys(("gap", "distance", "steps", "cosine", "longest_update"))
@@ -49,6 +52,7 @@ def test_only_steps_to_the_target_are_not_reached(small):
     assert row[2:7] == ("not finite", "not finite", None, "–", "not finite")
 
 
+@pytest.mark.on_ci("the quadratic, whose curvatures the next test has", but="saddle")
 @pytest.mark.thorough("the other functions", but=r"^(quadratic|saddle)\]")
 @pytest.mark.parametrize("name", trajectory.LANDSCAPES)
 def test_minima_are_minima_and_the_lowest(name):
@@ -101,6 +105,9 @@ def test_curves_are_those_of_the_paths(result):
         )
 
 
+@pytest.mark.on_ci(
+    "shares a short run with a test above; nothing shorter has several minima"
+)
 def test_distance_is_to_the_nearest_of_several_minima(small):
     path = small.arrays["gradient_descent/points"]
     nearest = np.minimum(
@@ -153,6 +160,7 @@ def test_best_rate_at_the_edge_is_said():
     )
 
 
+@pytest.mark.on_ci("two short runs; nothing shorter compares their bytes")
 def test_same_config_gives_the_same_bytes(small):
     again = cli.conduct(trajectory, dataclasses.replace(SMALL, landscape="saddle"))
     assert runs.hash_arrays(*again.arrays.values()) == runs.hash_arrays(

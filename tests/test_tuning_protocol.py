@@ -110,6 +110,10 @@ def test_lower_mean_names_the_wrong_rule_as_often_as_the_normal_law_says(seeds, 
     assert is_plausible(wrong, total, stats.norm.cdf(-gap * math.sqrt(seeds / 2)))
 
 
+@pytest.mark.on_ci(
+    "2,000 studies; test_t_test_decides_as_scipys has the decision, not the choice of "
+    "the best trial"
+)
 @pytest.mark.thorough("other numbers of trials", but="12-3")
 @pytest.mark.parametrize(
     ("mine_trials", "others_trials"), [(12, 1), (12, 3), (12, None)]
@@ -162,6 +166,9 @@ def test_fixed_trials_name_a_winner_between_equals_as_often_as_its_level_says():
     assert is_plausible(named, total, 0.05)
 
 
+@pytest.mark.on_ci(
+    "60 studies of 300 draws; the level of either way is in no shorter test"
+)
 def test_luck_in_the_search_wins_for_fixed_trials_and_not_where_trials_are_redrawn():
     # One rule, hardly any noise, each side with trials of its own: the luckier is named
     # for sure, though both are the same.

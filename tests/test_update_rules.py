@@ -59,6 +59,7 @@ GRADIENTS = jnp.asarray(
 )
 
 
+@pytest.mark.on_ci("four more lines of the table", but="rule[35]-")
 @pytest.mark.parametrize(
     ("rule", "published"),
     [
@@ -87,11 +88,16 @@ def test_adagrad_stands_still_where_no_gradient_was():
     np.testing.assert_allclose(found, [[0.0, -0.1], [0.0, -0.08]], rtol=1e-14)
 
 
+@pytest.mark.on_ci(
+    "the first step; test_adam_takes_unit_steps_on_a_constant_gradient_in_float32 has "
+    "twenty"
+)
 def test_adam_first_step_is_the_rate_times_the_sign():
     first = updates_of(adam(0.01, eps=0.0), GRADIENTS)[0]
     np.testing.assert_allclose(first, -0.01 * np.sign(GRADIENTS[0]), rtol=1e-13)
 
 
+@pytest.mark.on_ci("what follows from the formula, which laws/test_every_rule.py has")
 def test_adam_does_not_see_the_scale_of_the_gradient():
     rule = adam(0.01, eps=0.0)
     np.testing.assert_allclose(
@@ -104,6 +110,7 @@ def test_adam_without_averages_is_sign_descent():
     np.testing.assert_allclose(found, -0.5 * np.sign(GRADIENTS), rtol=3e-16)
 
 
+@pytest.mark.on_ci("what follows from the formulas, which laws/test_every_rule.py has")
 def test_adam_without_momentum_is_rmsprop_corrected():
     # v̂_t = v_t / (1 - β^t), so that the update is RMSProp's times √(1 - β^t).
     factor = np.sqrt(1 - 0.9 ** np.arange(1, 51))[:, None]
@@ -115,6 +122,7 @@ def test_adam_without_momentum_is_rmsprop_corrected():
     )
 
 
+@pytest.mark.on_ci("constant averages", but="True")
 @pytest.mark.parametrize("traced", [False, True])
 def test_adam_takes_unit_steps_on_a_constant_gradient_in_float32(traced):
     # m̂ = g and v̂ = g² at every step; 1 - b2^t in float32 would be wrong by 1e-5 of
@@ -153,6 +161,7 @@ def zeros(params):
     return jax.tree.map(jnp.zeros_like, params)
 
 
+@pytest.mark.on_ci("two more rules", but=r"^adam\]")
 @pytest.mark.thorough("the other rules", but=r"^(gradient_descent|adam|lion)\]")
 @pytest.mark.parametrize("name", PLAIN)
 def test_coupled_decay_is_a_quadratic_penalty(name):
@@ -165,6 +174,7 @@ def test_coupled_decay_is_a_quadratic_penalty(name):
     )
 
 
+@pytest.mark.on_ci("another rule", but=r"^adam\]")
 @pytest.mark.thorough("the other rules", but=r"^(gradient_descent|adam)\]")
 @pytest.mark.parametrize("name", PLAIN)
 def test_state_keeps_the_rate_constant_or_of_a_schedule(name):
@@ -187,6 +197,7 @@ def test_state_keeps_the_rate_constant_or_of_a_schedule(name):
     assert optax.tree_utils.tree_get(constant, "learning_rate") == 0.3
 
 
+@pytest.mark.on_ci("another rule", but="adam")
 @pytest.mark.parametrize("name", ["adam", "gradient_descent"])
 def test_count_stays_at_the_largest_integer(name):
     rule, x = UPDATE_RULES[name](schedules.inverse_square_root(0.1)), jnp.ones(2)

@@ -127,6 +127,7 @@ def test_same_rule_is_status_0_with_a_table_of_problems(capsys):
     assert lines[15].startswith("Each problem runs for 50 steps in float64; jax ")
 
 
+@pytest.mark.on_ci("two verifications on all problems; nothing shorter shows this")
 def test_rules_that_are_both_built_have_no_rate_in_the_table(capsys):
     assert verify("mine.py:made --against mine.py:made") == 0
     out = capsys.readouterr().out
@@ -136,6 +137,10 @@ def test_rules_that_are_both_built_have_no_rate_in_the_table(capsys):
     assert {row["learning_rate"] for row in rows} == {None}
 
 
+@pytest.mark.on_ci(
+    "the search for a cause; test_json_holds_the_verdict_and_every_problem has a "
+    "status 1 with its cause"
+)
 def test_different_rule_is_status_1_with_its_cause(capsys):
     assert verify("mine.py:inside --against optax.adam --dtype float32") == 1
     out = capsys.readouterr().out
@@ -178,6 +183,7 @@ def test_class_of_pytorch_without_pytorch_is_one_clear_line(capsys, monkeypatch)
     )
 
 
+@pytest.mark.on_ci("the same rule as in test_json_holds_the_verdict_and_every_problem")
 def test_nan_at_once_is_a_result(capsys):
     assert verify("mine.py:nan --against gradient_descent") == 1
     first, *_ = capsys.readouterr().out.splitlines()
@@ -479,6 +485,7 @@ def test_help_has_an_example_and_the_statuses_and_needs_no_jax():
     assert done.stdout.endswith("False\n")
 
 
+@pytest.mark.on_ci("a verification on all problems; nothing shorter shows this")
 def test_a_file_with_a_dataclass_is_imported(tmp_path):
     (tmp_path / "with_state.py").write_text(
         "from __future__ import annotations\n"

@@ -202,6 +202,24 @@ IN_FLOAT32 = (
 )
 
 
+@pytest.mark.on_ci(
+    "a wrong sign, late updates and a wrong decay rate, whose causes take seconds to "
+    "find; make test has these mistakes in the formulas of gradient_descent, rprop "
+    "and adam",
+    but="^(?!upwards|stale|other decay)",
+    caught_by="test_every_mistake_of_a_formula_departs_from_it",
+)
+@pytest.mark.on_ci(
+    "updates three times as long; make test has updates that are 1.001 times as long",
+    but="^(?!rate tripled)",
+    caught_by="test_rounding_of_optax_does_not_hide_a_mistake",
+)
+@pytest.mark.on_ci(
+    "adagrad in place of adam; make test has gradient descent in place of the heavy "
+    "ball",
+    but="^(?!another rule)",
+    caught_by="test_mistake_that_leaves_something_out_shows_what",
+)
 @pytest.mark.thorough(
     "seven more mistakes of a formula; make test names those of heavy_ball and the "
     "cookbook's Adam",
@@ -240,6 +258,7 @@ def test_fault_is_named_even_where_the_descent_runs_away():
     assert "it does not look ahead" in found.cause
 
 
+@pytest.mark.on_ci("every known mistake is tried; nothing shorter shows this")
 def test_unknown_fault_is_told_without_a_cause():
     odd = verify_rule(
         lambda rate: optax.chain(optax.clip(0.125), optax.sgd(rate)),
@@ -324,6 +343,11 @@ def exactly(name, problem, steps, given):
     return walk_exactly(formula, PROBLEMS[problem], steps, **dict(given))
 
 
+@pytest.mark.on_ci(
+    "the names of mistakes of L-BFGS and of Newton's rule",
+    but=r"^(adam|heavy_ball)-0\]",
+    caught_by="test_every_mistake_of_a_formula_departs_from_it",
+)
 @pytest.mark.thorough(
     "the name of each mistake; make test sees above that each would be caught",
     but=r"^(adam|heavy_ball|lbfgs|newton)-0\]",
@@ -372,6 +396,7 @@ def test_two_mistakes_of_lars_are_the_same_in_either_order():
         np.testing.assert_array_equal(iterates, last[pair])
 
 
+@pytest.mark.on_ci("every formula is tried; nothing shorter shows this")
 def test_cause_is_looked_for_with_news_of_it():
     told = []
     verify_rule(
@@ -529,6 +554,7 @@ def test_two_rules_that_are_made_need_no_rate():
     assert str(found) == "The same rule: on 1 problem both agree to the last bit."
 
 
+@pytest.mark.on_ci("four verifications; nothing shorter shows this")
 def test_params_for_evaluation_that_only_one_reports_are_said_to_be_uncompared():
     found = verify_rule(optax.sgd, "polyak_averaging", problems=SMALL[:1])
     assert (found.same, found.evaluates) == (True, "reference")
@@ -561,6 +587,7 @@ def test_problems_of_equal_shapes_share_one_program():
     assert len(traced) == 2 * once
 
 
+@pytest.mark.on_ci("every known mistake is tried; nothing shorter shows this")
 def test_a_rule_that_keeps_its_state_outside_the_trace_is_another_rule():
     def mine(learning_rate):
         kept = [0.0]
@@ -685,6 +712,10 @@ def test_recorded_trajectory_that_does_not_fit_is_refused(
         verify_rule(optax.adam, reference, problems=problems)
 
 
+@pytest.mark.on_ci(
+    "every formula is tried; test_a_recorded_trajectory_is_a_reference has the right "
+    "rule"
+)
 def test_another_rule_deviates_from_a_recorded_trajectory():
     record = recorded_walks("adam/defaults")
     found = verify_rule(optax.rmsprop, record)
@@ -692,6 +723,7 @@ def test_another_rule_deviates_from_a_recorded_trajectory():
     assert found.deviations.keys() == record.keys()
 
 
+@pytest.mark.on_ci("all problems; nothing shorter shows this")
 def test_a_rule_that_keeps_positions_is_said_to_differ_by_rounding():
     found = verify_rule(optax.contrib.schedule_free_sgd, "schedule_free_sgd")
     assert not found.same

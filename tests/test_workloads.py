@@ -26,11 +26,13 @@ WITH_DATA = [
     name for name in workloads.WORKLOADS if name not in ("quadratic", "rosenbrock")
 ]
 WITHOUT_DATA = ["quadratic", "rosenbrock"]
-# Of those that are made alike, make test has one: each compiles its own gradient.
+# Of those that are made alike, .ci/run has one, and make test has three of these: each
+# compiles its own gradient.
 FEW = (
     r"^(diabetes|breast_cancer|digits|noisy_quadratic|overlapping_50k|quadratic|"
     r"rosenbrock)(-True)?\]"
 )
+FEWEST = r"^(diabetes|digits|quadratic)(-True)?\]"
 
 
 def make(name, **options):
@@ -48,6 +50,7 @@ def norm(tree):
 
 
 @pytest.mark.thorough("all rows in the training part, and half the workloads", but=FEW)
+@pytest.mark.on_ci("the other workloads", but=FEWEST)
 @pytest.mark.parametrize("holdout", [True, False])
 @pytest.mark.parametrize("name", WITH_DATA)
 def test_jax_gradient_vanishes_at_the_optimum(name, holdout):
@@ -63,6 +66,11 @@ def test_jax_gradient_vanishes_at_the_optimum(name, holdout):
     assert workload.optimum.gradient_norm <= 1e-12 * initial
 
 
+@pytest.mark.on_ci(
+    "the quadratic function, whose value test_objective_at_the_optimum_is_its_value "
+    "has",
+    but="rosenbrock",
+)
 @pytest.mark.parametrize("name", WITHOUT_DATA)
 def test_jax_gradient_vanishes_at_the_known_minimiser(name):
     workload = make(name)
@@ -79,6 +87,7 @@ def test_jax_gradient_vanishes_at_the_known_minimiser(name):
 
 
 @pytest.mark.thorough("half of the workloads", but=FEW)
+@pytest.mark.on_ci("the other workloads", but=FEWEST)
 @pytest.mark.parametrize("name", workloads.WORKLOADS)
 def test_objective_at_the_optimum_is_its_value(name):
     workload = make(name)
@@ -87,6 +96,7 @@ def test_objective_at_the_optimum_is_its_value(name):
 
 
 @pytest.mark.thorough("half of the workloads", but=FEW)
+@pytest.mark.on_ci("the other workloads", but=FEWEST)
 @pytest.mark.parametrize("name", workloads.WORKLOADS)
 def test_initial_point_fits_and_follows_its_key(name):
     workload = make(name)
@@ -102,6 +112,10 @@ def test_initial_point_fits_and_follows_its_key(name):
     assert value > workload.optimum.value
 
 
+@pytest.mark.on_ci(
+    "the other workloads",
+    but=r"^(diabetes|digits|overlapping_50k|noisy_quadratic)\]",
+)
 @pytest.mark.parametrize("name", WITH_DATA)
 def test_parts_share_out_70_15_15(name):
     workload = make(name)
@@ -190,6 +204,7 @@ SANE = {
 
 
 @pytest.mark.thorough("the other workloads", but=r"^(diabetes|breast_cancer)\]")
+@pytest.mark.on_ci("the accuracy of a classification", but="diabetes")
 @pytest.mark.parametrize("name", SANE)
 def test_metric_at_the_optimum_is_sane(name):
     workload = make(name)
@@ -200,6 +215,10 @@ def test_metric_at_the_optimum_is_sane(name):
     ), metrics
 
 
+@pytest.mark.on_ci(
+    "test_metric_at_the_optimum_is_sane has the same workload on three parts, with "
+    "wider bounds"
+)
 def test_diabetes_on_all_rows_reaches_the_published_r_squared():
     # 0.51775 for least squares on all 442 rows (scikit-learn's and the recorded
     # reference's).
@@ -344,6 +363,7 @@ def test_penalty_leaves_the_intercept_alone():
 @pytest.mark.thorough(
     "the other workloads", but=r"^(breast_cancer_two_features|quadratic)\]"
 )
+@pytest.mark.on_ci("the quadratic function", but="breast_cancer")
 @pytest.mark.parametrize("name", workloads.WORKLOADS)
 def test_float32_is_kept_throughout(name):
     workload = make(name, dtype="float32")
@@ -394,6 +414,7 @@ def test_a_workload_made_under_jit_holds_no_tracer():
     assert not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
+@pytest.mark.on_ci("two optima of digits; nothing shorter shows this")
 def test_optimum_has_the_same_bits_whatever_the_threads():
     optima_found = []
     for num_threads in (1, 2):
@@ -490,6 +511,7 @@ def test_bad_requests_are_refused_by_name(call, error, message):
 
 
 @pytest.mark.thorough("several classes", but="linear|logistic")
+@pytest.mark.on_ci("the linear regression", but="logistic")
 @pytest.mark.parametrize("kind", workloads.convex.REGRESSIONS)
 def test_regression_of_own_data_has_the_optimum_of_scikit_learn(kind):
     random = np.random.default_rng(0)

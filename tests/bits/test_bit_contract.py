@@ -93,12 +93,13 @@ COMPANIES = {
 
 
 @pytest.mark.thorough(
-    "the multilayer perceptron; make test has a process with two devices"
+    "the multilayer perceptron; make test-ci has a process with two devices"
 )
 def test_another_process_leaves_the_bits_alone(here, processes):
     assert hashes_of(processes("again")) == {MLP: here(MLP)[2]}
 
 
+@pytest.mark.on_ci("two of five companies", but="permuted|alone|twice")
 @pytest.mark.thorough("the other sweeps", but="linear")
 @pytest.mark.parametrize("company", COMPANIES)
 @pytest.mark.parametrize("name", cells.JOBS)
@@ -119,6 +120,7 @@ def test_chunk_length_leaves_the_bits_alone(here, name, chunk):
     assert cells.hashes(trained) == here(name)[2]
 
 
+@pytest.mark.on_ci("another process; nothing shorter shows this")
 @pytest.mark.thorough("the larger models", but="linear")
 @pytest.mark.parametrize("process", ["2 devices, linear", "2 devices"])
 def test_two_devices_leave_the_bits_alone(here, processes, process):
@@ -127,7 +129,7 @@ def test_two_devices_leave_the_bits_alone(here, processes, process):
     assert found == {name: here(name)[2] for name in found}
 
 
-@pytest.mark.thorough("four devices; make test has two")
+@pytest.mark.thorough("four devices; make test-ci has two")
 def test_four_devices_leave_the_bits_alone(here, processes):
     """Under a pool of four: four devices enlarge a smaller one, which of these only the
     full-batch MLP would notice.
@@ -154,6 +156,7 @@ def test_the_pool_enters_the_bits_of_a_full_batch_mlp(here, processes):
     assert all(len(set(hashes)) == 3 for hashes in zip(*pools, strict=True))
 
 
+@pytest.mark.on_ci("another compilation; nothing shorter shows this")
 def test_the_width_enters_the_bits(here):
     """One run at a time differs from the default width. Other widths differ too, on
     some versions and in some models.

@@ -343,6 +343,7 @@ def test_a_root_at_a_face_of_two_boxes_is_counted_once():
     assert found.complete
 
 
+@pytest.mark.on_ci("two searches; nothing shorter shows this")
 def test_scaling_by_powers_of_two_scales_the_points():
     for a, b in ((30, -20), (-25, 17)):
         found = certified.certified_critical_points(
@@ -1150,6 +1151,7 @@ def test_a_rule_that_is_typed_into_an_interpreter_is_not_of_jax():
         certified.derivative_enclosure(typed["sine"], 0.5)
 
 
+@pytest.mark.on_ci("another function", but="relu")
 @pytest.mark.thorough("the other functions", but=r"^(relu|logsumexp)\]")
 @pytest.mark.parametrize(
     "name", ["relu", "silu", "gelu", "softplus", "elu", "selu", "softmax", "logsumexp"]

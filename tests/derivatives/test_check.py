@@ -143,6 +143,10 @@ def test_error_of_the_size_that_is_printed_is_caught_and_one_far_below_is_not(se
 
 
 @pytest.mark.thorough("the other dtypes", but="bfloat16")
+@pytest.mark.on_ci(
+    "bfloat16; test_outputs_whose_sum_overflows_in_the_dtype_of_x_are_no_nan has an "
+    "x in float16"
+)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_low_precision_is_lifted_to_float64_and_its_own_floor_is_stated(dtype):
     f, x = lambda x: jnp.sum(jnp.tanh(x) ** 2), jnp.asarray([0.3, 0.7, -1.2], dtype)
@@ -228,6 +232,9 @@ def test_failure_names_the_leaf_and_the_ratio():
     assert not report.is_right
 
 
+@pytest.mark.on_ci(
+    "two reports; test_failure_names_the_leaf_and_the_ratio has another ratio"
+)
 def test_failure_names_a_sign_and_a_factor_of_two():
     assert (
         "the sign"
@@ -369,6 +376,11 @@ def test_of_an_f_that_hardly_changes_errors_are_told_relative_to_its_size():
         check_derivative(lambda q: jnp.ones(()), {}, jax.random.key(0))
 
 
+@pytest.mark.on_ci(
+    "two reports; "
+    "test_where_the_gradient_vanishes_the_report_says_so_and_claims_nothing_relative "
+    "has another tiny gradient"
+)
 def test_a_gradient_that_is_all_rounding_is_unresolved_and_one_of_the_other_sign_too():
     """Both are within rounding of 0, which is the gradient: nothing tells the right one
     from the wrong one.
@@ -453,6 +465,7 @@ WAVES = {  # Functions of (rate, x) that vary within the rounding of x.
 @pytest.mark.thorough(
     "the other waves, and the rates between", but=r"^sine-1e\+(13|100)"
 )
+@pytest.mark.on_ci("the rate 1e13", but=r"e\+100")
 @pytest.mark.parametrize(
     "rate", [1e13, 1e14, 1e15, 1e16, 1e20, 1e100], ids="{:.0e}".format
 )
@@ -634,6 +647,10 @@ def test_a_kink_in_one_leaf_excuses_no_error_in_another():
 
 
 @pytest.mark.thorough("the other distances", but="^1e-06")
+@pytest.mark.on_ci(
+    "six reports; test_near_a_kink_and_at_a_stationary_point_right_is_accepted has "
+    "a stationary point"
+)
 @pytest.mark.parametrize("distance", [1e-3, 1e-6, 1e-8, 0.0])
 def test_right_is_accepted_near_a_minimum_at_which_f_vanishes(distance):
     for seed in range(3):
@@ -670,6 +687,10 @@ def test_a_function_noisier_than_its_value_is_not_rejected(f, x):
         )
 
 
+@pytest.mark.on_ci(
+    "four reports; test_a_function_noisier_than_its_value_is_not_rejected has an f "
+    "that loses digits"
+)
 def test_a_derivative_that_loses_its_digits_before_f_is_not_rejected():
     """Both terms of the derivative of (1 - cos x) / x² are about 1 / x near 0, and the
     rest is x / 12.
@@ -726,6 +747,10 @@ def test_where_the_gradient_vanishes_the_report_says_so_and_claims_nothing_relat
     )
 
 
+@pytest.mark.on_ci(
+    "three reports; test_derivative_that_is_not_finite_is_told_from_f_that_is_not "
+    "has a where, without the remedy"
+)
 def test_nan_of_a_where_is_explained_with_its_remedy():
     f = lambda x: jnp.where(x == 0, 1.0, jnp.sin(x) / jnp.where(False, 1.0, x))
     report = check_derivative(f, 0.0, jax.random.key(0))
@@ -779,6 +804,7 @@ ROUNDED = {
 
 
 @pytest.mark.thorough("loops, cancellation and custom rules", but="^(product|cond)")
+@pytest.mark.on_ci("a condition", but="product")
 @pytest.mark.parametrize("name", ROUNDED)
 def test_measured_rounding_is_that_of_float32_against_float64(name):
     f, centre = ROUNDED[name]
@@ -800,6 +826,10 @@ def test_measured_rounding_is_that_of_float32_against_float64(name):
     assert actual < measured < 50 * actual
 
 
+@pytest.mark.on_ci(
+    "six reports; test_waves_shorter_than_the_rounding_of_x_are_unresolved has a "
+    "partial function"
+)
 def test_a_partial_is_compiled_once_for_all_of_its_arguments():
     traced = []
 
@@ -828,6 +858,10 @@ def test_the_scale_of_a_huge_leaf_does_not_overflow():
     assert wrong.verdict == "wrong"
 
 
+@pytest.mark.on_ci(
+    "four reports; test_jumps_that_cancel_along_some_directions_are_never_right has "
+    "larger jumps"
+)
 def test_a_small_jump_and_a_slope_without_a_limit_are_unresolved():
     key = jax.random.key(0)
     jump = lambda x: x + 1e-6 * jnp.sign(x)
@@ -840,6 +874,9 @@ def test_a_small_jump_and_a_slope_without_a_limit_are_unresolved():
 
 
 @pytest.mark.thorough("the other powers", but="^-900")
+@pytest.mark.on_ci(
+    "three reports; test_the_scale_of_a_huge_leaf_does_not_overflow has a huge x"
+)
 @pytest.mark.parametrize("power", [-900, -600, 600, 900])
 def test_a_huge_or_tiny_f_is_checked_as_another(power):
     f = lambda x: jnp.sum(jnp.sin(x) * jnp.arange(1.0, 5.0))
@@ -1062,6 +1099,9 @@ def test_a_gradient_that_cancels_in_float32_is_told(float64_off):
 
 
 @pytest.mark.thorough("the other grid", but="logspace")
+@pytest.mark.on_ci(
+    "constants; test_other_random_numbers_in_float64_are_no_bug has random numbers"
+)
 @pytest.mark.parametrize("grid", [jnp.linspace, jnp.logspace])
 def test_a_derivative_that_holds_constants_in_float32_is_no_bug(grid, float64_off):
     with float64_off:
@@ -1147,6 +1187,10 @@ def test_in_float32_an_f_that_cannot_be_traced_is_checked():
         assert report.verdict == verdict
 
 
+@pytest.mark.on_ci(
+    "cancellation; test_a_small_float32_term_of_a_large_f_is_no_bug has a wrong "
+    "derivative beside float32"
+)
 def test_cancellation_in_float32_excuses_no_wrong_derivative(float64_off):
     with float64_off:
         f = lambda x: jnp.sum((1 - jnp.cos(x)) / x**2)
@@ -1174,6 +1218,10 @@ BESIDE = {
 
 
 @pytest.mark.thorough("the kinks of one entry and of a maximum", but="sum")
+@pytest.mark.on_ci(
+    "two reports; test_a_tie_excuses_no_error_outside_it has a slope that is "
+    "allowed and one that is not"
+)
 @pytest.mark.parametrize("name", BESIDE)
 def test_at_a_kink_a_derivative_lies_between_the_slopes(name):
     f, x, right, wrong = BESIDE[name]
@@ -1277,6 +1325,10 @@ ROUNDED_IN_NUMPY = {
     "float32, which test_the_precision_of_several_outputs_is_seen_in_their_values has",
     but="^six digits",
 )
+@pytest.mark.on_ci(
+    "six digits; test_the_precision_of_several_outputs_is_seen_in_their_values has "
+    "float32"
+)
 @pytest.mark.parametrize(
     ("name", "dtype"), [*((n, "float64") for n in ROUNDED_IN_NUMPY), ("float32",) * 2]
 )
@@ -1310,6 +1362,7 @@ STEPS_IN_NUMPY = {
 }
 
 
+@pytest.mark.on_ci("the floor and the count", but="relu|loss")
 @pytest.mark.parametrize("name", STEPS_IN_NUMPY)
 def test_the_derivative_0_of_steps_that_jax_cannot_see_is_no_bug(name):
     f = lambda x: jnp.asarray(STEPS_IN_NUMPY[name](np.asarray(x)))
@@ -1346,6 +1399,10 @@ def test_coarse_rounding_that_jax_cannot_see_is_no_bug(scale):
         assert report.verdict in ("right", "unresolved"), report.text()
 
 
+@pytest.mark.on_ci(
+    "a flat part; test_a_function_that_jax_cannot_trace_is_checked_by_calls has "
+    "another wrong slope"
+)
 def test_a_slope_of_a_flat_part_that_jax_cannot_see_is_a_bug():
     f = lambda x: jnp.asarray(np.sum(np.maximum(np.asarray(x), 0.0)))
     x = jnp.array([-0.3, -1.2, -0.17])
@@ -1377,6 +1434,7 @@ def test_energies_of_atoms_at_0_joule_are_smooth(temperature):
 
 
 @pytest.mark.thorough("the other scales", but="e-(15|42)")
+@pytest.mark.on_ci("the scale 1e-15", but="e-42")
 @pytest.mark.parametrize("scale", 10.0 ** -np.arange(3, 43, 3))
 def test_a_term_of_any_scale_at_0_is_found(scale):
     f, key = lambda q: q + scale * jnp.arctan(q / scale), jax.random.key(1)
@@ -1386,6 +1444,9 @@ def test_a_term_of_any_scale_at_0_is_found(scale):
 
 
 @pytest.mark.thorough("the other functions and sizes", but="^softplus-1e.20")
+@pytest.mark.on_ci(
+    "entries that are 0; test_a_leaf_of_many_sizes_has_no_kink has small ones"
+)
 @pytest.mark.parametrize("size", [1e12, 1e20, 1e25])
 @pytest.mark.parametrize("smooth", [jax.nn.silu, jax.nn.gelu, jax.nn.softplus])
 def test_entries_that_are_0_beside_a_huge_one_are_smooth(size, smooth):
@@ -1417,6 +1478,7 @@ def test_a_wrong_value_at_a_single_point_is_told(off):
 
 
 @pytest.mark.thorough("the other seeds", but=r"-0\]")
+@pytest.mark.on_ci("the other functions", but="-x0-")
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(
     ("f", "x"),
@@ -1448,6 +1510,10 @@ ROUNDED_AT_0 = {
 
 
 @pytest.mark.thorough("the other functions", but="^float32 inside")
+@pytest.mark.on_ci(
+    "two reports; test_a_stopped_gradient_in_float32_at_0_is_wrong has the same "
+    "function"
+)
 @pytest.mark.parametrize("name", ROUNDED_AT_0)
 def test_digits_that_are_lost_close_to_0_are_no_slope(name):
     """Very short steps see only the zeros to which f is rounded."""
@@ -1613,6 +1679,10 @@ def test_error_of_a_broken_custom_rule_is_raised(name):
         check_derivative(f, jnp.ones(3), jax.random.key(0))
 
 
+@pytest.mark.on_ci(
+    "custom rules in float32; test_in_float32_an_f_that_cannot_be_traced_is_checked "
+    "has an x in float32"
+)
 def test_custom_rules_and_derivatives_in_float32_are_checked_in_their_precision():
     key = jax.random.key(0)
     for factor, verdict in ((1.0, "right"), (1.01, "wrong")):
@@ -1675,6 +1745,10 @@ def test_outputs_whose_sum_overflows_in_the_dtype_of_x_are_no_nan():
         assert report.verdict == "right", report.text()
 
 
+@pytest.mark.on_ci(
+    "three reports; test_term_in_float32_that_underflows_hides_no_error has a term "
+    "in float32"
+)
 def test_low_precision_that_does_not_matter_hides_no_error():
     act = jax.custom_jvp(jnp.tanh)
     act.defjvp(
@@ -1750,6 +1824,10 @@ def test_wrong_custom_rule_at_a_tiny_scale_is_not_excused_as_a_kink():
     assert report.verdict in ("wrong", "unresolved"), report.text()
 
 
+@pytest.mark.on_ci(
+    "each function with its other factor",
+    but=r"^1\.0-(f1|<)|^1\.001-f0",
+)
 @pytest.mark.parametrize(
     ("f", "derivative"),
     [
@@ -1775,6 +1853,11 @@ def test_a_function_that_raises_beyond_its_domain_is_checked_inside():
         check_derivative(f, -0.5, KEY, derivative)
 
 
+@pytest.mark.on_ci(
+    "the wrong derivative; "
+    "test_a_function_that_jax_cannot_trace_is_checked_by_calls has one",
+    but=r"^1\.0\]",
+)
 @pytest.mark.parametrize("factor", [1.0, 1.001])
 def test_a_callback_of_any_vmap_method_is_called_point_by_point(factor):
     f = lambda x: jnp.sum(

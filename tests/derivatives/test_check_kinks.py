@@ -73,6 +73,10 @@ def bugs(f, x):
     return (lambda x: jax.tree.map(lambda leaf: 1.01 * leaf, gradient(x)), one_entry)
 
 
+@pytest.mark.on_ci(
+    "many rectifiers; test_second_kink_that_rounding_hides_is_no_bug has two kinks, "
+    "and test_explanation_says_that_the_derivative_is_wrong_beside_the_kink an error"
+)
 @pytest.mark.thorough("networks, the other seeds and activations", but="^0-leaky-all")
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -248,6 +252,11 @@ def test_rounding_of_a_numpy_function_is_no_bug_at_a_kink(digits):
     assert check_derivative(f, x, key, lambda x: 1.2 * right(x)).verdict == "wrong"
 
 
+@pytest.mark.on_ci(
+    "an error in one piece; "
+    "test_explanation_says_that_the_derivative_is_wrong_beside_the_kink has one "
+    "everywhere"
+)
 @pytest.mark.thorough("the other number of rectifiers", but=r"^4\]")
 @pytest.mark.parametrize("number", [2, 4])
 def test_error_in_the_piece_where_all_rectifiers_are_on_is_found(number):

@@ -39,6 +39,7 @@ def function(case):
     )
 
 
+@pytest.mark.on_ci("two more functions", but="six_hump")
 @pytest.mark.thorough("the other functions", but="six_hump|monkey|wood")
 @pytest.mark.parametrize("name", COMPLETE)
 def test_all_critical_points_are_found_from_a_lattice_and_classified(name):
@@ -100,6 +101,7 @@ DEGENERATE = {
 }
 
 
+@pytest.mark.on_ci("two more points", but="Peano|trough")
 @pytest.mark.thorough("the other points", but="^-x|Peano|trough|both")
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_point_is_what_higher_orders_say(name):
@@ -347,6 +349,10 @@ FALLS_ALONG_A_LINE = {
 }
 
 
+@pytest.mark.on_ci(
+    "a fall along a line; test_hard_point_is_never_called_what_it_is_not has one "
+    "along a curve"
+)
 @pytest.mark.thorough(
     "the other sign of each, and the other functions", but="two lines--1"
 )
@@ -657,6 +663,7 @@ def test_a_double_zero_that_rounding_has_split_is_no_minimum():
     assert found >= 10
 
 
+@pytest.mark.on_ci("882 starts; nothing shorter has a search that stops early")
 def test_a_search_that_stopped_early_gives_no_second_point():
     centre = jnp.array([0.5223217, 0.90674041])
     f = lambda x: (
@@ -952,6 +959,7 @@ def test_points_further_apart_than_the_separation_stay_apart_near_0():
     np.testing.assert_allclose(inside, np.pi * 1e-6 * np.arange(-3, 4), atol=1e-12)
 
 
+@pytest.mark.on_ci("the other powers and distances", but=r"1e-05-6\]")
 @pytest.mark.parametrize("power", [6, 10])
 @pytest.mark.parametrize("beyond", [1e-5, 3e-4])
 def test_a_point_outside_the_bounds_is_not_listed(power, beyond):

@@ -133,6 +133,7 @@ def test_any_function_of_a_number_will_do(f, x, truth):
     )
 
 
+@pytest.mark.on_ci("the other two levels of noise", but="^1e-06")
 @pytest.mark.parametrize("noise", [1e-10, 1e-6, 1e-4])
 def test_bound_grows_with_the_noise_of_f_and_holds(noise):
     rng = np.random.default_rng(0)
@@ -425,6 +426,7 @@ ROUNDED = {  # f, which loses digits, and the same without rounding.
 }
 
 
+@pytest.mark.on_ci("the other two functions", but="1 - cos")
 @pytest.mark.parametrize("name", ROUNDED)
 def test_a_function_that_jumps_by_its_rounding_gets_no_wrong_answer(name):
     """f is constant, or smooth, between two jumps of what it subtracts."""
@@ -504,6 +506,9 @@ def test_bound_holds_where_the_largest_steps_leave_the_circle_of_convergence(
     assert abs(found.value - truth) <= found.error < 1e-4 * abs(truth)
 
 
+@pytest.mark.on_ci(
+    "60 roots; test_hard_examples_are_answered_within_their_bounds has six"
+)
 @pytest.mark.thorough("the other orders", but=r"2\]")
 @pytest.mark.parametrize("order", [1, 2, 4])
 def test_bound_at_a_root_is_small_where_f_rounds_little(order):
@@ -892,6 +897,7 @@ def peak(random):
     return f, exact, x
 
 
+@pytest.mark.on_ci("the third derivative from one side", but="1-auto")
 @pytest.mark.thorough("the other orders and schemes", but="1-auto|3-forward")
 @pytest.mark.parametrize("scheme", ["auto", "forward"])
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
@@ -924,6 +930,9 @@ def test_a_peak_that_looks_like_rounding_is_looked_at_closely(order):
     assert abs(found.value - truth) <= found.error < 1e-3 * abs(truth)
 
 
+@pytest.mark.on_ci(
+    "60 splines; test_kink_nearby_is_not_one_here has sharper kinks beside x"
+)
 @pytest.mark.thorough("the other powers and orders", but="1-3")
 @pytest.mark.parametrize(("order", "power"), [(1, 2), (1, 3), (2, 3)])
 def test_the_knot_of_a_spline_beside_x_is_no_kink_at_x(order, power):
@@ -1006,6 +1015,7 @@ def test_a_rounded_function_still_has_the_slope_of_the_smooth_one(digits):
         assert abs(found.value - math.cos(x)) <= found.error
 
 
+@pytest.mark.on_ci("the other function", but="float32")
 @pytest.mark.thorough("values of six digits", but="float32|cancellation")
 @pytest.mark.parametrize(
     ("f", "slope", "least"),
@@ -1161,6 +1171,10 @@ def test_a_hinge_whose_rise_is_hidden_by_rounding_is_no_kink():
         assert finite_difference(f, x).verdict != "kink"
 
 
+@pytest.mark.on_ci(
+    "60 hinges; test_a_step_function_has_the_derivative_0_between_its_steps has other "
+    "functions that are constant around x"
+)
 @pytest.mark.thorough("the other hinges", but=r"^hinge\]")
 @pytest.mark.parametrize("name", HINGES)
 def test_a_function_that_is_constant_up_to_a_hinge_is_not_rounded(name):
@@ -1203,6 +1217,7 @@ NEAR_THE_LARGEST_FLOAT = {  # f, its derivatives, and x at the relative distance
 }
 
 
+@pytest.mark.on_ci("the other function", but="exp")
 @pytest.mark.thorough("the other functions", but="exp|multiple")
 @pytest.mark.parametrize("name", NEAR_THE_LARGEST_FLOAT)
 def test_values_near_the_largest_float_do_not_overflow_on_the_way(name):
@@ -1259,6 +1274,9 @@ def test_a_pole_is_not_evaluated_twice():
     assert pole.evaluations < 1.5 * finite.evaluations
 
 
+@pytest.mark.on_ci(
+    "powers beside a cosine; test_a_power_above_one_is_no_kink has eight powers alone"
+)
 @pytest.mark.thorough("the other powers", but="1.25")
 @pytest.mark.parametrize("power", [1.25, 1.3, 4 / 3, 1.5, 1.7])
 def test_a_fractional_power_above_one_is_no_kink_and_widens_the_bound(power):
@@ -1439,6 +1457,11 @@ def test_a_peak_far_below_the_next_steps_is_not_passed_over(order, least):
     assert verdicts.count("ok") >= least * len(verdicts)
 
 
+@pytest.mark.on_ci(
+    "a pole at one step's length; "
+    "test_poles_in_the_outer_steps_do_not_make_an_answer_wrong has those of the gamma "
+    "function"
+)
 def test_a_pole_at_a_distance_does_not_make_every_error_small():
     # A step of length 1 ends beside the pole, where |f| is 1e9 or more.
     rng = np.random.default_rng(0)
@@ -1543,6 +1566,7 @@ def test_mistakes_away_from_x_are_raised(mistake):
         finite_difference(f, 0.5)
 
 
+@pytest.mark.on_ci("the second derivative", but=r"^1\]")
 @pytest.mark.parametrize("order", [1, 2])
 def test_stairs_that_only_large_steps_reach_make_no_kink(order):
     """f is a straight line between the steps; below a threshold it is 0."""
@@ -1573,6 +1597,7 @@ COUNTS = {
 }
 
 
+@pytest.mark.on_ci("counts of pixels", but="draws")
 @pytest.mark.parametrize("name", COUNTS)
 def test_the_error_of_a_count_is_in_its_bound(name):
     """Counts at neighbouring points have nearly the same error."""
@@ -1593,6 +1618,7 @@ def test_the_error_of_a_count_is_in_its_bound(name):
     assert np.mean(np.array(shares) > 1) <= 0.1
 
 
+@pytest.mark.on_ci("124 points in long double; nothing shorter has this type")
 def test_a_long_double_is_as_exact_as_a_double():
     for name, slope in (("sin", np.cos), ("exp", np.exp)):
         plain = getattr(np, name)
@@ -1603,6 +1629,7 @@ def test_a_long_double_is_as_exact_as_a_double():
             assert abs(found.value - slope(x)) <= found.error < 1e-10
 
 
+@pytest.mark.on_ci("fewer and more jumps", but=r"^100\]")
 @pytest.mark.parametrize("count", [10, 100, 1000])
 def test_a_jump_at_x_among_many_is_not_a_derivative(count):
     # f rises by 1 at every multiple of 1 / count and follows the sine between them.
@@ -1614,6 +1641,7 @@ def test_a_jump_at_x_among_many_is_not_a_derivative(count):
     assert sum(verdict == "ok" for verdict in verdicts) <= 2
 
 
+@pytest.mark.on_ci("the other tolerances", but=r"^(-9|-5)\]")
 @pytest.mark.parametrize("power", range(-12, -3))
 def test_a_solver_that_takes_no_step_near_x_does_not_hide_the_slope(power):
     # Within its tolerance, a solver returns its start, the solution at x.

@@ -41,6 +41,7 @@ def quadratic(n, eigenvalues):
     return matrix, lambda x: 0.5 * x @ jnp.asarray(matrix) @ x
 
 
+@pytest.mark.on_ci("the other methods", but="forward")
 @pytest.mark.parametrize("method", METHODS)
 def test_laplacian_of_functions_with_a_formula(method):
     x = {"a": jnp.array([0.3, -1.2]), "b": jnp.array(0.7)}

@@ -107,6 +107,10 @@ def dense(matrix):
     return full
 
 
+@pytest.mark.on_ci(
+    "a convolution, and sums at indices",
+    but=r"^(arrow|where|scan|nothing|reverse_only)\]",
+)
 @pytest.mark.thorough(
     "the other functions",
     but=r"^(arrow|convolution|where|scan|scatter_add|nothing|reverse_only)\]",
@@ -258,6 +262,7 @@ def test_a_stage_of_lower_precision_is_no_missing_entry(dtype):
             sparse_jacobian(lambda x: f(x) + jnp.sum(x), x, pattern=weights)
 
 
+@pytest.mark.on_ci("three programs; nothing shorter shows this")
 def test_f_may_use_traced_values_although_x_is_known():
     x = jnp.linspace(-1.0, 1.0, 5)
     both = lambda a: sparse_jacobian(lambda x: a * x**2 + jnp.roll(x, 1), x).matrix.data
@@ -354,6 +359,7 @@ def test_a_pattern_is_coloured_again_for_the_other_kind_of_matrix():
     np.testing.assert_allclose(back.matrix.todense(), jax.hessian(f)(x))
 
 
+@pytest.mark.on_ci("two functions without jax.jit; nothing shorter shows this")
 def test_a_filled_entry_and_a_padded_pattern_are_no_entries():
     f = lambda x: x.at[jnp.array([0, 7])].get(mode="fill", fill_value=100.0)
     found = sparse_jacobian(f, jnp.ones(5)).matrix.todense()

@@ -204,6 +204,7 @@ def nested(f, x, v, order):
     return jnp.stack(jax.jit(at)(0.0))
 
 
+@pytest.mark.on_ci("three more functions", but=r"^(relu|scan|cond|custom_jvp_twice)\]")
 @pytest.mark.thorough(
     "the other functions",
     but=r"^(relu|sort|cond|scan|while_loop|custom_jvp_twice|custom_root)\]",
@@ -436,6 +437,7 @@ def product_by_rule(one, two):
     return both
 
 
+@pytest.mark.on_ci("the other way to call a function", but="jit")
 @pytest.mark.thorough("the other ways to call a function", but=r"^(plain|jit)\]")
 @pytest.mark.parametrize("inside", INSIDE)
 def test_functions_that_differ_in_constants_alone_are_not_confused(inside):

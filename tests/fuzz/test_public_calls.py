@@ -36,6 +36,10 @@ def case_of(function, valid, value, argument="x", label="object"):
     return outcomes.Case(call, argument, wrong_values.Wrong(label, lambda: value))
 
 
+@pytest.mark.on_ci(
+    "all valid calls, which take seconds to make; make test runs the docstrings' "
+    "examples"
+)
 def test_every_public_function_has_a_valid_call():
     called = {call.name for call in public_calls.calls()}
     without = (
@@ -49,6 +53,7 @@ def test_every_public_function_has_a_valid_call():
     )
 
 
+@pytest.mark.on_ci("all valid calls; make test runs the docstrings' examples")
 def test_every_valid_call_is_accepted():
     for call in public_calls.calls():
         if not call.slow:
@@ -56,6 +61,7 @@ def test_every_valid_call_is_accepted():
                 runcall.perform(call.function, call.arguments)
 
 
+@pytest.mark.on_ci("1000 wrong calls; the tests of each module have its refusals")
 @pytest.mark.parametrize(
     "cases",
     [

@@ -193,6 +193,11 @@ def flat(x):
     )
 
 
+@pytest.mark.on_ci(
+    "the other rules; test_rule_works_inside_optax runs every rule without jit, and "
+    "the formula above compares every rule under jit",
+    but="^(gradient_descent|adafactor|adam|muon|shampoo|sam|lbfgs|newton)-",
+)
 @WALKED_ON
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_eager_equals_jit_and_a_loop_equals_a_scan(names, name, on):
@@ -244,6 +249,9 @@ def lanes(names, on):
     )(rates)
 
 
+@pytest.mark.on_ci(
+    "one large program of every rule under vmap; the next test has traced rates"
+)
 @WALKED_ON
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_rates_under_vmap_equal_rates_in_a_loop(names, name, on):
@@ -295,6 +303,10 @@ def test_updates_have_the_dtype_of_gradients_and_states_keep_theirs(
     assert jax.tree.map(describe, before) == jax.tree.map(describe, after)
 
 
+@pytest.mark.on_ci(
+    "the other rules; the test above asks every rule for its dtypes",
+    but=r"^(gradient_descent|adafactor|adam|muon|lbfgs)\]",
+)
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_params_of_weak_type_are_worked_on_in_their_own_dtype(name):
     """Such as jnp.array(1.0): beside a strong float32 JAX makes float32 of it."""
@@ -316,6 +328,11 @@ def test_params_of_weak_type_are_worked_on_in_their_own_dtype(name):
     assert dtypes[0] == dtypes[1]
 
 
+@pytest.mark.on_ci(
+    "the other rules; the scan of test_rule_is_what_its_formula_says_on_one_problem "
+    "needs a state of arrays too",
+    but="^(gradient_descent|adafactor|adam|muon|shampoo|sam|lbfgs|newton)-",
+)
 @WALKED_ON
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_a_state_that_was_written_and_read_goes_on_to_the_same_bits(name, on):
@@ -337,6 +354,7 @@ def test_a_state_that_was_written_and_read_goes_on_to_the_same_bits(name, on):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.on_ci("three more rules", but=r"^adam\]")
 @pytest.mark.thorough(
     "another dtype, but for four rules",
     but=r"^(gradient_descent|adam|adagrad|laprop)\]",
@@ -360,6 +378,7 @@ def test_bfloat16_is_treated_as_optax_treats_it(name):
     assert distance(ours, theirs, problem).largest <= bound
 
 
+@pytest.mark.on_ci("the other rules", but=r"^(adam|lion|muon|prodigy)\]")
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_optax_takes_the_arguments_of_the_card(name):
     """Traced alone: on every version that we support."""

@@ -102,6 +102,10 @@ def test_logits_and_gradients_equal_the_layers_written_out(options, written):
         np.testing.assert_allclose(one, two, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.on_ci(
+    "large arrays; test_logits_and_gradients_equal_the_layers_written_out has the "
+    "names, and test_initialisers.py the variance"
+)
 def test_params_have_readable_names_and_the_initialisers_variance():
     model = cnn(
         (12, 12, 3),
@@ -188,6 +192,10 @@ def test_dropout_of_a_network_needs_a_key_and_depends_on_it():
     assert not np.allclose(one, still)
 
 
+@pytest.mark.on_ci(
+    "2000 images; test_dropout_zeroes_its_share_and_keeps_the_mean has the rate, but "
+    "not where a network has its dropout"
+)
 def test_dropout_has_its_rate_at_the_input_of_every_dense_layer():
     """The features are 1, and both dense layers hand on what they get: dropout at 1/5
     leaves 4/5 of it each time, and multiplies that by 5/4.

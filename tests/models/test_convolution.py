@@ -98,6 +98,10 @@ def bent(conv):
     return lambda *arguments: jnp.sum(jnp.sin(conv(*arguments)))
 
 
+@pytest.mark.on_ci(
+    "other paddings; test_vmap_over_weights_equals_the_loop has one of them",
+    but="even|2, 1|tiles",
+)
 @pytest.mark.thorough("five more shapes", but="even|2, 1|number|pairs|tiles")
 @each_case
 def test_convolution_equals_the_sum_written_out(case):
@@ -119,6 +123,7 @@ def test_one_channel_equals_scipys_correlation(mode):
     np.testing.assert_allclose(y[..., 0], expected, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.on_ci("a stride of 2 without tiles", but="case3")
 @pytest.mark.thorough(
     "two other paddings; test_vmap_over_weights_equals_the_loop has one of them",
     but="case[03]",
@@ -176,6 +181,11 @@ def test_slices_of_a_batch_give_the_values_and_derivatives_of_the_whole(few_at_a
         np.testing.assert_allclose(one, two, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.on_ci(
+    "slices of tiles; test_gradients_equal_those_of_xlas_convolution has the gradient "
+    "of tiles without slices",
+    but="pairs",
+)
 def test_vmap_over_weights_equals_the_loop(few_at_a_time):
     x, weights, bias = drawn(few_at_a_time, 5)
     gradient = jax.jit(jax.vmap(jax.grad(bent(ours(few_at_a_time)), 1), (None, 0, 0)))
@@ -351,6 +361,7 @@ def test_equal_largest_values_share_the_derivative():
     )
 
 
+@pytest.mark.on_ci("many small calls; nothing shorter shows this")
 @pytest.mark.thorough("windows that overlap", but="None")
 @pytest.mark.parametrize(("window", "stride"), [(2, None), (2, 1)])
 def test_nan_in_a_window_gives_the_derivatives_of_the_maximum(window, stride):

@@ -40,6 +40,10 @@ def small():
     return model, jax.tree.map(lambda leaf: 0.5 * rng.normal(size=leaf.shape), shapes)
 
 
+@pytest.mark.on_ci(
+    "longer prompts; the text of the shortest one outgrows the context, too",
+    but=r"^short\]",
+)
 @pytest.mark.parametrize(
     "prompt",
     [[3], [1, 5, 2], [6, 0, 1, 5, 2, 4]],
@@ -80,6 +84,7 @@ def test_one_candidate_is_greedy_at_any_temperature():
         )
 
 
+@pytest.mark.on_ci("the other temperatures", but=r"None-0\.5|3-2\.0")
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("top_k", [None, 3])
 def test_frequencies_follow_the_softmax_of_the_candidates(temperature, top_k):
@@ -109,6 +114,7 @@ def test_frequencies_follow_the_softmax_of_the_candidates(temperature, top_k):
     )
 
 
+@pytest.mark.on_ci("six programs; nothing shorter shows this in half precision")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_draws_by_the_same_probabilities(dtype):
     equal, rare = np.zeros(256), np.log([0.999, 0.001])
@@ -174,6 +180,7 @@ def test_the_next_token_sees_those_drawn_before():
     )
 
 
+@pytest.mark.on_ci("two programs; nothing shorter shows this")
 def test_more_tokens_begin_with_the_same_and_a_key_is_all_that_is_drawn_from():
     model, params = small()
     few, many, again = (

@@ -45,6 +45,7 @@ def test_weights_have_the_distribution_of_the_paper(name):
     assert stats.kstest(1.15 * weights, law.cdf).pvalue < 1e-4  # ... as here.
 
 
+@pytest.mark.on_ci("the other draws", but="^(he_uniform|the weights)")
 @pytest.mark.parametrize(
     "draw",
     [
@@ -97,6 +98,7 @@ def test_uniform_weights_are_jaxs_for_dense_and_convolution(name, shape):
 
 
 @pytest.mark.thorough("the other families", but="glorot")
+@pytest.mark.on_ci("the normal distribution", but="uniform")
 @pytest.mark.parametrize("name", RANDOM)
 def test_given_fans_take_the_place_of_the_shapes(name):
     draw = models.find_initialiser(name)
@@ -135,6 +137,10 @@ def test_weights_have_the_dtype_asked_for_and_differ_with_the_key(name):
     assert not np.any(np.asarray(first) == np.asarray(second))
 
 
+@pytest.mark.on_ci(
+    "two networks; test_weights_have_the_distribution_of_the_paper has the variance "
+    "that this follows from"
+)
 def test_he_keeps_the_size_of_a_signal_through_relu_layers():
     # He et al., eq. 8-10: E[z²] is the same at every layer; with LeCun's it halves at
     # each, and is 1/32 after five.

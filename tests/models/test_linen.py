@@ -55,6 +55,10 @@ def drawn(model):
     )
 
 
+@pytest.mark.on_ci(
+    "the draw of a module; test_a_pytree_of_inputs_is_batched_leaf_by_leaf has "
+    "predictions with given params"
+)
 def test_params_are_those_of_the_module_in_the_dtype_asked_for_and_predictions_follow():
     variables = Small().init(jax.random.key(0), X[0])
     for dtype in (None, jnp.float64):  # Linen draws in float32.
@@ -221,6 +225,7 @@ def test_a_linen_model_is_trained_by_the_objective_of_every_other():
     np.testing.assert_allclose((ahead - behind) / 2e-6, slope, rtol=1e-7)
 
 
+@pytest.mark.on_ci("a process; nothing shorter shows this")
 def test_importing_the_models_imports_no_flax():
     program = (
         "import sys, research.models; research.models.from_linen; print('flax' in "

@@ -293,6 +293,7 @@ def test_float32_stays_float32_forward_and_back(loss):
     assert {aval.dtype for aval in jaxpr.out_avals} == {jnp.dtype("float32")}
 
 
+@pytest.mark.on_ci("many small programs; nothing shorter shows this")
 def test_loss_of_logits_is_precise_at_zero_and_far_out():
     # σ(z) - y without cancellation: at z = 40 and y = 1 it is -exp(-40), of which 1 - σ
     # would keep no digit.
@@ -307,6 +308,9 @@ def test_loss_of_logits_is_precise_at_zero_and_far_out():
     )
 
 
+@pytest.mark.on_ci(
+    "three programs; test_wrong_argument_is_refused_in_words has another wrong label"
+)
 def test_class_that_is_none_is_refused_and_traced_gives_nan():
     _, params, batch = make((2, 3))
     wrong = np.where(np.arange(N) == 1, 3, batch.y)
@@ -342,6 +346,10 @@ def test_wrong_argument_is_refused_in_words(change, words):
         mlp_value_and_gradient(**arguments)
 
 
+@pytest.mark.on_ci(
+    "a program; test_float32_stays_float32_forward_and_back has the dtypes without "
+    "running it"
+)
 def test_gradients_have_their_parameters_dtype_whatever_that_of_the_data():
     model = models.mlp((2, 4, 3), dtype=jnp.float32)
     params, batch = model.init(jax.random.key(0)), make((2, 3))[2]

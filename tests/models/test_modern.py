@@ -277,6 +277,7 @@ def flat_names(params):
     return flat
 
 
+@pytest.mark.on_ci("two residual networks; nothing shorter shows this")
 @pytest.mark.thorough("the gradients", but="values")
 @pytest.mark.parametrize("of", ["values", "gradients"])
 def test_resnet_equals_its_linen_twin(of):
@@ -364,6 +365,9 @@ def test_bfloat16_is_near_float32_and_gradients_are_float32(name):
     assert "bf16" in products
 
 
+@pytest.mark.on_ci(
+    "a network that is called without jax.jit; nothing shorter shows this"
+)
 def test_a_rule_keeps_a_state_in_float32_and_narrow_params_are_refused():
     model = models.mixed_precision(models.mlp((2, 3, 1), dtype="float32"))
     params = model.init(jax.random.key(0))
@@ -376,6 +380,10 @@ def test_a_rule_keeps_a_state_in_float32_and_narrow_params_are_refused():
     assert model.apply(params, [[1.0, 2.0]]).dtype == jnp.float32
 
 
+@pytest.mark.on_ci(
+    "three networks; test_a_learned_initial_state_has_the_gradient_of_the_first_window "
+    "has one with an initial state"
+)
 @pytest.mark.thorough("the other cell", but="lstm")
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_an_initial_state_equals_the_carry_of_recurrence(cell):
@@ -441,6 +449,10 @@ def test_a_wrong_initial_state_is_refused(wrong):
         models.recurrent(2, 3, 4, num_layers=2, initial_state=wrong)
 
 
+@pytest.mark.on_ci(
+    "a CNN that is called without jax.jit; test_convolution.py has strides, paddings "
+    "and pooling"
+)
 def test_strides_paddings_and_pooling_are_those_of_each_block():
     x = np.random.default_rng(11).normal(size=(2, 9, 8, 1))
     model = models.cnn(

@@ -172,6 +172,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.on_ci("two networks that are compiled again; nothing shorter shows this")
 def test_names_are_compared_only_if_the_architecture_differs(monkeypatch):
     listed = []
     monkeypatch.setattr(
@@ -190,6 +191,7 @@ def test_names_are_compared_only_if_the_architecture_differs(monkeypatch):
     assert listed
 
 
+@pytest.mark.on_ci("two more networks", but="mlp|recurrent")
 @pytest.mark.thorough("the larger networks", but="linear|softmax|mlp|recurrent")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_refuses_the_weights_of_another_architecture(name):
@@ -200,6 +202,7 @@ def test_a_network_refuses_the_weights_of_another_architecture(name):
             jax.jit(model.apply)(strange.init(jax.random.key(0)), x)
 
 
+@pytest.mark.on_ci("two more models", but="mlp|cnn")
 @pytest.mark.thorough("the largest of the models", but=r"^(?!transformer)")
 @pytest.mark.parametrize(
     ("model", "x"),

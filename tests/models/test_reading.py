@@ -35,6 +35,9 @@ def by_hand(table, start):
     return losses
 
 
+@pytest.mark.on_ci(
+    "each loss by itself; test_risk_is_the_mean_and_has_its_gradient has their mean"
+)
 def test_losses_equal_the_sum_written_out():
     model, starts = bigram(), np.array([0, 7, 19], np.int32)
     params = model.init(jax.random.key(0))
@@ -76,6 +79,7 @@ def test_key_of_the_batch_reaches_the_model():
     assert values[0] != values[1]
 
 
+@pytest.mark.on_ci("a slice that is larger than the data", but="7")
 @pytest.mark.thorough("the other sizes", but="7|100")
 @pytest.mark.parametrize("slice_size", [1, 2, 7, 100])
 def test_reader_equals_the_losses_at_once_for_any_slice(slice_size):
@@ -132,6 +136,7 @@ def test_bad_slice_is_named():
         reading.reader(bigram(), TOKENS, CONTEXT, slice_size=0)
 
 
+@pytest.mark.on_ci("another dtype", but="uint")
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint64])
 def test_starts_of_any_integer_dtype_reach_their_window(dtype):
     text = np.arange(600) % 7

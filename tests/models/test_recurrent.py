@@ -282,6 +282,7 @@ def test_symbols_after_the_end_change_no_bit():
         jax.tree.map(np.testing.assert_array_equal, seen[0], other)
 
 
+@pytest.mark.on_ci("six forms of a batch; nothing shorter shows this")
 @pytest.mark.thorough("the other cells", but="lstm")
 @each_cell
 def test_order_of_the_batch_and_leading_axes_do_not_matter(cell):
@@ -308,6 +309,10 @@ def test_order_of_the_batch_and_leading_axes_do_not_matter(cell):
     np.testing.assert_allclose(mapped, plain, rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.on_ci(
+    "two windows in two layers; test_reference_models.py has an LSTM that starts at a "
+    "given carry"
+)
 @pytest.mark.thorough("the other cells", but="lstm")
 @each_cell
 def test_carry_from_window_to_window_is_the_whole(cell):
@@ -385,6 +390,10 @@ def test_window_of_the_whole_is_the_full_gradient(cell):
     assert np.abs(one - other).max() > 1e-3
 
 
+@pytest.mark.on_ci(
+    "several keys; test_dropout_has_its_rate_between_layers_and_before_the_output has "
+    "one"
+)
 def test_dropout_needs_a_key_and_draws_anew_with_each():
     model = network("gru", num_layers=2, dropout=0.5)
     params, x, key = drawn(model), inputs(3, 5, 2), jax.random.key(0)
@@ -411,6 +420,7 @@ def test_dropout_has_its_rate_between_layers_and_before_the_output():
     assert abs(kept.mean() - 0.8**2) < 4 * np.sqrt(0.64 * 0.36 / kept.size)
 
 
+@pytest.mark.on_ci("a draw of each layer; test_initialisers.py has orthogonal weights")
 @pytest.mark.thorough("the other cells", but="lstm")
 @each_cell
 def test_first_parameters_are_orthogonal_bounded_and_ready_to_keep(cell):
@@ -439,6 +449,7 @@ LINEAR = CELLS["vanilla"]._replace(
 )
 
 
+@pytest.mark.on_ci("no window, and a window of the whole", but="3")
 @pytest.mark.thorough("the other windows", but="None|3|4")
 @pytest.mark.parametrize("window", [None, 1, 2, 3, 4])
 def test_truncated_gradient_of_a_linear_network_is_the_truncated_sum(window):
@@ -477,6 +488,10 @@ def test_truncated_gradient_of_a_linear_network_is_the_truncated_sum(window):
     )
 
 
+@pytest.mark.on_ci(
+    "second derivatives; "
+    "test_truncated_gradient_of_a_linear_network_is_the_truncated_sum has a first one"
+)
 @pytest.mark.thorough("the other cells", but="vanilla")
 @pytest.mark.parametrize(
     ("cell", "window"), [("vanilla", None), ("gru", None), ("lstm", 2)]
@@ -637,6 +652,7 @@ def test_bad_input_is_refused_by_name(call, message):
         call()
 
 
+@pytest.mark.on_ci("300 steps; nothing shorter shows this")
 def test_lengths_of_eight_bits_reach_as_far_as_any():
     model = models.recurrent(1, 3, 2)
     params, x = (
@@ -653,6 +669,7 @@ def test_lengths_of_eight_bits_reach_as_far_as_any():
     assert np.isfinite(long).all()
 
 
+@pytest.mark.on_ci("a network in bfloat16; nothing shorter shows this")
 @pytest.mark.thorough("the other cells", but="vanilla")
 @each_cell
 def test_half_precision_is_drawn_and_computed(cell):
@@ -667,6 +684,7 @@ def test_sequences_that_are_right_pass():
     models.check_sequences(Sequences(np.array([[0, 1, 99]]), np.array([2])), 2)
 
 
+@pytest.mark.on_ci("inputs and params of two dtypes; nothing shorter shows this")
 def test_inputs_of_more_digits_than_the_params_are_not_cut():
     model = models.recurrent(2, 3, 1, dtype=jnp.float32)
     params, x = (

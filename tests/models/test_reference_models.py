@@ -237,6 +237,11 @@ def found(name):
     return jax.device_get((outputs, value, *gradients))
 
 
+@pytest.mark.on_ci(
+    "an MLP and a vanilla network; test_linen_twins.py has an MLP, and "
+    "test_recurrent.py the other written out",
+    but="lstm_wide|transformer_gelu",
+)
 @pytest.mark.thorough(
     (
         "the other settings, and the CNN and the GRU, which test_cnn.py and "
@@ -251,6 +256,10 @@ def test_outputs_and_loss_are_torch_s(name):
     np.testing.assert_allclose(value, CASES[name]["loss"], rtol=BOUND)
 
 
+@pytest.mark.on_ci(
+    "an MLP and a vanilla network; test_linen_twins.py has an MLP",
+    but="lstm_wide|transformer_gelu",
+)
 @pytest.mark.thorough(
     (
         "the other settings, and the CNN and the GRU, which test_cnn.py and "

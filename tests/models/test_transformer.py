@@ -181,6 +181,9 @@ def test_encoder_is_the_mean_over_what_counts_written_out(positions, order):
     )
 
 
+@pytest.mark.on_ci(
+    "attention by flax; test_decoder_equals_the_sums_written_out has it by hand"
+)
 def test_attention_equals_flax_s_and_its_weights_are_means():
     x = np.random.default_rng(1).normal(size=(2, 5, 8))
     mask = np.random.default_rng(2).random((2, 5, 5)) < 0.5
@@ -254,6 +257,10 @@ def test_a_bias_that_is_absent_is_zero():
     np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.on_ci(
+    "every position; test_decoder_reads_sequences_up_to_their_end changes later "
+    "tokens and compares bits too"
+)
 @pytest.mark.thorough("the other positions", but="learned")
 @each_kind
 def test_a_token_changes_no_logit_before_it_to_the_last_bit(positions, order):
@@ -281,6 +288,9 @@ def test_gradients_of_a_logit_reach_no_later_position():
     np.testing.assert_array_equal((grads != 0).any(-1), np.tri(CONTEXT, dtype=bool))
 
 
+@pytest.mark.on_ci(
+    "gradients; test_encoder_is_the_mean_over_what_counts_written_out has the values"
+)
 @pytest.mark.thorough("the other positions", but="learned")
 @each_kind
 def test_what_stands_after_the_end_changes_neither_value_nor_gradient(positions, order):
@@ -372,6 +382,9 @@ def test_embedding_and_its_gradient_equal_the_rows_and_their_sums():
     )
 
 
+@pytest.mark.on_ci(
+    "two leading axes; test_encoder_is_the_mean_over_what_counts_written_out has one"
+)
 @pytest.mark.thorough("fewer axes", but="leading2")
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
 def test_leading_axes_of_any_number_equal_the_loop_over_sequences(leading):
@@ -427,6 +440,10 @@ def test_each_sum_of_a_block_draws_noise_of_its_own():
     )
 
 
+@pytest.mark.on_ci(
+    "the start of every layer; "
+    "test_the_initial_point_is_as_it_is_told_with_tied_tokens has that of the tokens"
+)
 def test_the_initial_point_is_as_it_is_told():
     model = models.transformer_decoder(
         100, 50, width=64, num_layers=2, dtype=jnp.float32
@@ -607,6 +624,7 @@ def test_wrong_lengths_are_refused():
         )
 
 
+@pytest.mark.on_ci("without a leading axis", but="leading1")
 @pytest.mark.parametrize("leading", [(), (3,)])
 def test_a_mask_has_one_of_the_documented_shapes(leading):
     params = {"query_key_value": {"weights": np.ones((2, 6))}}

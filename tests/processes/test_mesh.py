@@ -64,12 +64,16 @@ def more():
     return on_eight_devices({}, "derivatives", "parts", *others)
 
 
+@pytest.mark.on_ci(
+    "two processes, a kill and eight devices; nothing shorter shows this"
+)
 def test_a_training_of_two_killed_processes_continues_in_one_to_the_same_bits(found):
     (resumed, calls), (whole, all_calls) = found["resumed"], found["whole"]
     assert resumed == whole
     assert calls < all_calls
 
 
+@pytest.mark.on_ci("shares two processes and eight devices with the first test")
 def test_processes_say_that_one_of_them_was_killed(found):
     words = " ".join(found["sentences"])
     assert "process 1 was stopped from outside by signal 9 (SIGKILL)" in words
@@ -84,6 +88,7 @@ def check_collectives(found, names):
         assert computed == compiled, name
 
 
+@pytest.mark.on_ci("shares two processes and eight devices with the first test")
 def test_a_step_has_the_collectives_of_its_mode_and_the_bytes_of_their_formula(found):
     check_collectives(found, FEW)
 
@@ -99,6 +104,7 @@ def test_means_over_devices_have_the_derivatives_of_the_whole_mean(more):
     assert max(more["derivatives"]) < 1e-14
 
 
+@pytest.mark.on_ci("shares two processes and eight devices with the first test")
 def test_exact_sums_add_in_the_order_of_the_devices(found):
     assert found["in order"] == {"small": True, "large": True, "another order": False}
 
@@ -117,6 +123,7 @@ REFUSED = (
 )
 
 
+@pytest.mark.on_ci("shares two processes and eight devices with the first test")
 def test_meshes_that_do_not_fit_are_refused(found):
     for words, part in zip(found["refused"], REFUSED, strict=True):
         assert part in words

@@ -84,6 +84,11 @@ def leaf_bits(tree):
     ]
 
 
+@pytest.mark.on_ci(
+    "a state of every kind; "
+    "test_training_that_was_stopped_at_any_chunk_goes_on_to_the_same_bits has that "
+    "of adam"
+)
 def test_batches_of_any_state_round_trip_exactly(tmp_path):
     made = runs.checkpoints_in(tmp_path)
     shared, states = compiled(odd_rule), []
@@ -174,6 +179,7 @@ def test_other_runs_are_not_taken_for_these(tmp_path, monkeypatch):
     assert len(chunks) == 12
 
 
+@pytest.mark.on_ci("two programs; nothing shorter shows this")
 def test_a_checkpoint_of_another_rule_is_refused_and_says_what_to_do(tmp_path):
     """As one from before a rule kept its rate: a state of fewer leaves, or of more."""
     states = {"plain": optax.sgd, "ours": update_rules.heavy_ball}

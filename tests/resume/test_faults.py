@@ -65,6 +65,7 @@ EVERY_OR_SOME = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.on_ci("a run for one operation in 39; nothing shorter shows this")
 @pytest.mark.parametrize(
     "every",
     [
@@ -101,6 +102,7 @@ def test_run_survives_a_crash_at_any_operation(
         )
 
 
+@pytest.mark.on_ci("a run for one operation in 13; nothing shorter shows this")
 @EVERY_OR_SOME
 def test_run_survives_a_full_disk_at_any_operation(
     every, carry_out, alone, tmp_path, monkeypatch

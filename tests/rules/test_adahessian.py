@@ -41,6 +41,10 @@ def compared(name, **arguments: Any):
     )
 
 
+@pytest.mark.on_ci(
+    "steps in fifty digits; test_sizes_are_averaged_over_kernels_alone has one step "
+    "by hand"
+)
 @pytest.mark.thorough("the other problems", but="softmax")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_adahessian_is_its_formula_on_the_same_draws(name):

@@ -87,6 +87,9 @@ def online(rule, gradients):
     return float(jnp.mean(losses)), float(last)
 
 
+@pytest.mark.on_ci(
+    "30,000 steps; laws/test_every_rule.py has the formulas that the theorem is about"
+)
 def test_adam_goes_to_the_worst_point_and_amsgrad_does_not():
     # Reddi, Kale & Kumar (2018), theorem 1: C x once in three steps, else -x, with C =
     # 4, b2 = 1 / (1 + C²), η_t = ½ / √t. The best point is -1, with mean loss -(C - 2)
@@ -139,6 +142,7 @@ def wilson(num_positive, num_negative):
     return x, y
 
 
+@pytest.mark.on_ci("the rule that generalises", but="rule3")
 @pytest.mark.thorough("one of the two rules on each side", but="rule0|rule3")
 @pytest.mark.parametrize(
     ("rule", "generalises"),
@@ -192,6 +196,7 @@ def test_adam_steps_are_bounded():
     assert -updates[0] == pytest.approx(bound / np.sqrt(1 - 0.81 / 0.999), rel=1e-9)
 
 
+@pytest.mark.on_ci("two more rules", but="rule8")
 @pytest.mark.thorough("two in three rules", but="rule[468]")
 @pytest.mark.parametrize(
     "rule",
@@ -217,6 +222,7 @@ def test_the_scale_of_the_gradients_is_not_seen(rule):
     )
 
 
+@pytest.mark.on_ci("without bias correction", but="True")
 @pytest.mark.parametrize("corrected", [True, False])
 def test_the_maximum_of_amsgrad_never_falls(corrected):
     _, states = answers(amsgrad(0.1, b2=0.5, bias_correction_nu=corrected), GRADIENTS)
@@ -284,6 +290,7 @@ SAME = {
 }
 
 
+@pytest.mark.on_ci("three more pairs", but="Lion|momentum of RMSProp")
 @pytest.mark.thorough(
     "two in three pairs",
     but="AdaBelief|RAdam|Lion|half the momentum|momentum of RMSProp",
@@ -320,6 +327,7 @@ def test_adadelta_first_step_is_in_units_of_epsilon():
     )
 
 
+@pytest.mark.on_ci("the other schedules", but="^paper")
 @pytest.mark.parametrize(
     ("schedule", "first"), [("constant", 28 / 19), ("torch", 1.0565), ("paper", 1.3111)]
 )
@@ -354,6 +362,10 @@ def test_rectification_begins_at_the_sixth_step():
     assert steps[-1] == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.on_ci(
+    "the length alone; test_rectification_begins_at_the_sixth_step has what is made "
+    "of it"
+)
 @pytest.mark.thorough("the other averages", but=r"^0\.999\]")
 @pytest.mark.parametrize("decay", [0.9, 0.999, 0.99999])
 def test_effective_length_has_every_digit(decay):
@@ -440,6 +452,7 @@ VARIANTS = [  # That the verification table does not ask.
 ]
 
 
+@pytest.mark.on_ci("six more variants", but=r"arguments(7|13)\]")
 @pytest.mark.thorough("two in three variants", but=r"arguments(1|4|7|9|13|16|19|21)\]")
 @pytest.mark.parametrize(("name", "arguments"), VARIANTS)
 def test_variant_is_its_formula(name, arguments):
@@ -455,6 +468,10 @@ def test_variant_is_its_formula(name, arguments):
 # test says so by failing.
 
 
+@pytest.mark.on_ci(
+    "a fault of optax, and that it is named; "
+    "test_optax_yogi_moves_where_there_is_no_gradient has another fault"
+)
 def test_optax_adan_hardly_looks_ahead():
     found = verify_rule(optax.adan, "adan", problems=[PROBLEMS["quadratic"]])
     assert not found.same
@@ -550,6 +567,7 @@ def test_decay_without_weights_raises(rule):
         rule.update(jnp.ones(2), rule.init(jnp.ones(2)))
 
 
+@pytest.mark.on_ci("params of several leaves", but="quadratic")
 @pytest.mark.parametrize("problem", ["quadratic", "random_pytree"])
 def test_amsgrad_of_the_paper_is_its_formula(problem):
     arguments = {"b2": 0.9, "bias_correction_mu": False, "bias_correction_nu": False}
@@ -560,6 +578,7 @@ def test_amsgrad_of_the_paper_is_its_formula(problem):
     assert distance(found, exact, PROBLEMS[problem]).largest <= 1e-14
 
 
+@pytest.mark.on_ci("the other schedules", but="paper")
 @pytest.mark.parametrize("schedule", ["torch", "paper", "constant"])
 def test_nadam_goes_on_where_its_count_has_come_to_its_largest(schedule):
     rule, x = nadam(0.1, momentum_schedule=schedule), jnp.ones(1)

@@ -71,6 +71,10 @@ def test_clip_by_norm_is_the_global_clip_of_each_leaf_alone(limit):
 
 
 @pytest.mark.thorough("the other pairs of arguments", but=r"^0\.01")
+@pytest.mark.on_ci(
+    "units of any shape; test_clip_adaptively_takes_the_axes_of_a_unit has a matrix "
+    "by hand"
+)
 @pytest.mark.parametrize(
     ("clipping", "eps"), [(0.01, 1e-3), (0.5, 1e-3), (0.5, 10.0), (1e6, 0.0)]
 )
@@ -143,6 +147,7 @@ def test_zero_gradient_stays_zero_and_nan_shows():
         assert np.isnan(clipped(rule, jnp.array([1.0, jnp.inf, 2.0]), w)[1])
 
 
+@pytest.mark.on_ci("traced limits; test_units_of_float16_do_not_overflow has the dtype")
 def test_limits_may_be_traced_and_dtypes_are_kept():
     g, w = (
         {k: drawn(seed)[k].astype(jnp.bfloat16) for k in ("scalar", "matrix", "empty")}
@@ -186,6 +191,7 @@ def test_bad_input_raises():
         clipped(clip_adaptively(0.1), jnp.ones(2))
 
 
+@pytest.mark.on_ci("the global norm", but="clip0")
 @pytest.mark.parametrize("clip", [clip_by_norm(1.0), clip_by_global_norm(1.0)])
 def test_norms_of_float16_do_not_overflow(clip):
     g = jnp.array([300.0, 400.0], jnp.float16)
@@ -194,6 +200,7 @@ def test_norms_of_float16_do_not_overflow(clip):
     np.testing.assert_allclose(np.asarray(found, float), [0.6, 0.8], rtol=1e-3)
 
 
+@pytest.mark.on_ci("the global norm", but="clip_by_norm")
 @pytest.mark.parametrize("clip", [clip_by_norm, clip_by_global_norm])
 def test_a_gradient_whose_square_overflows_keeps_its_direction(clip):
     g = {"a": jnp.array([3e20, 0.0], "float32"), "b": jnp.array(-4e20, "float32")}

@@ -149,6 +149,7 @@ def with_bad_ones(given, steps, bad=jnp.nan):
     return {**given, "w": given["w"].at[jnp.array(steps), 0, 1].set(bad)}
 
 
+@pytest.mark.on_ci("the other pair", but="nan-1")
 @pytest.mark.thorough("seven in nine pairs", but=r"^(nan-1|inf-2)\]")
 @pytest.mark.parametrize("most", [1, 2, 5])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -233,6 +234,9 @@ def test_state_dtype_is_the_rule_in_that_dtype(constructor):
     }
 
 
+@pytest.mark.on_ci(
+    "100 steps; test_state_dtype_is_the_rule_in_that_dtype has the sums of six"
+)
 def test_state_dtype_keeps_small_sums_that_bfloat16_loses():
     """A hundred gradients of 2^-9 added to 1 in a momentum: bfloat16 stays at 1, as 1 +
     2^-9 rounds to 1.
@@ -275,6 +279,9 @@ def test_state_dtype_hands_on_all_that_a_rule_may_ask_for():
     assert (seen["other"], seen["indices"], updates.dtype) == (7, None, jnp.bfloat16)
 
 
+@pytest.mark.on_ci(
+    "three combinators in one another, with traced rates; other tests have each alone"
+)
 def test_combinators_nest_in_a_chain_with_a_traced_rate():
     given = gradients(8)
 
@@ -367,6 +374,7 @@ def test_a_cautious_rule_without_momentum_is_the_rule():
     )
 
 
+@pytest.mark.on_ci("without the one in the share", but="True")
 @pytest.mark.parametrize("plus_one", [False, True])
 def test_a_cautious_rule_leaves_out_what_goes_up_and_moves_the_others_further(plus_one):
     gradients = [jnp.array([4.0, 4.0, 4.0, 4.0]), jnp.array([-1.0, 1.0, 0.0, 1.0])]
@@ -384,6 +392,9 @@ def test_a_cautious_rule_divides_by_no_smaller_share_than_it_may():
     np.testing.assert_allclose(found, [0.0, 0.0, 0.0, 2 * -3.0])
 
 
+@pytest.mark.on_ci(
+    "nine steps; laws/test_every_rule.py has the formula of cautious_adamw"
+)
 def test_cautious_adamw_without_decay_is_the_cautious_adam():
     random = np.random.default_rng(0)
     gradients, x = jnp.asarray(random.standard_normal((9, 5))), jnp.ones(5)

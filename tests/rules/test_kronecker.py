@@ -86,6 +86,9 @@ def test_inverse_roots_are_those_of_fifty_digits(inverse_root, condition, order)
     assert np.abs(found - exact).max() <= tolerance * np.abs(exact).max()
 
 
+@pytest.mark.on_ci(
+    "a matrix of 16 rows; test_inverse_roots_are_those_of_fifty_digits has smaller ones"
+)
 @pytest.mark.thorough(
     "the other sizes, conditions and dtype", but=r"^16-10000\.0-float64\]"
 )
@@ -121,6 +124,7 @@ def test_newton_ends_where_there_is_no_root_and_its_residual_shows_that():
     np.testing.assert_array_equal(by_newton(jnp.zeros((3, 3)), 4), np.zeros((3, 3)))
 
 
+@pytest.mark.on_ci("counted steps; nothing shorter shows this")
 def test_newton_ends_where_rounding_keeps_the_error_from_falling(monkeypatch):
     """The eighth root of one number: |M - 1| stays at 2 eps, and 1 eps is wanted."""
     power, steps = kronecker._matrix_power, []
@@ -140,6 +144,10 @@ def test_newton_ends_where_rounding_keeps_the_error_from_falling(monkeypatch):
 # Shampoo
 
 
+@pytest.mark.on_ci(
+    "the first step; test_shampoo_is_a_second_implementation_for_any_number_of_axes "
+    "has five steps"
+)
 @pytest.mark.thorough("the other shapes", but="shape1")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_first_step_of_shampoo_is_the_polar_factor(shape):
@@ -163,6 +171,9 @@ def test_first_step_of_shampoo_is_the_limit_of_muon(shape):
     np.testing.assert_allclose(ours, theirs / scale, atol=1e-9)
 
 
+@pytest.mark.on_ci(
+    "scalars; test_shampoo_of_diagonals_alone_is_adagrad_for_vectors has vectors"
+)
 def test_shampoo_of_scalars_is_adagrad():
     x = {"s": jnp.array(0.5)}
     gradients = [{"s": g} for g in normal(3, 6)]
@@ -222,6 +233,7 @@ def test_shampoo_is_a_second_implementation_for_any_number_of_axes(shape, method
         np.testing.assert_allclose(u, v, atol=1e-11)
 
 
+@pytest.mark.on_ci("three rules; nothing shorter shows this")
 def test_grafted_steps_have_the_length_of_the_other_rule_and_shampoo_s_direction():
     gradients = [normal(k, 3, 4) for k in range(4)]
     ours = updates_of(shampoo(0.1, graft=adagrad), gradients, gradients[0])
@@ -234,6 +246,7 @@ def test_grafted_steps_have_the_length_of_the_other_rule_and_shampoo_s_direction
         )
 
 
+@pytest.mark.on_ci("a step on a matrix; nothing shorter shows this")
 @pytest.mark.thorough("the other way to the roots", but="eigh")
 @pytest.mark.parametrize("method", ["eigh", "newton"])
 def test_residual_of_the_roots_is_in_the_state(method):
@@ -243,6 +256,7 @@ def test_residual_of_the_roots_is_in_the_state(method):
     assert 0 < optax.tree.get(state, "residual") < 1e-11
 
 
+@pytest.mark.on_ci("three programs; nothing shorter shows this")
 def test_residual_is_the_largest_of_all_roots_in_any_order_of_the_leaves():
     good, bad = jnp.eye(3), jnp.asarray(np.vander(np.linspace(1, 2, 6)))
     rule = shampoo(0.1, eps=1e-9)
@@ -324,6 +338,9 @@ def test_soap_with_frozen_bases_of_identity_is_adam():
             np.testing.assert_allclose(u[name], v[name], rtol=1e-13)
 
 
+@pytest.mark.on_ci(
+    "what follows from the formula; test_soap_is_a_second_implementation has it"
+)
 @pytest.mark.thorough(
     "qr, with which SOAP meets its second implementation in make test", but="eigh"
 )
@@ -417,6 +434,7 @@ def test_leaves_of_any_shape_move_and_do_not_see_each_other(name, alone):
             np.testing.assert_allclose(u[key], v, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.on_ci("SOAP", but="shampoo")
 @pytest.mark.thorough("shampoo with its other way to the roots", but=r"shampoo|soap")
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_a_nan_shows_in_its_leaf_alone(rule):
@@ -429,6 +447,7 @@ def test_a_nan_shows_in_its_leaf_alone(rule):
         assert any(np.isnan(u["w"]).any() for u in updates_of(rule, gradients, x))
 
 
+@pytest.mark.on_ci("skip_nonfinite around Shampoo; nothing shorter shows this")
 @pytest.mark.thorough("SOAP, and Shampoo's other way to the roots", but="shampoo")
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_a_nan_can_be_skipped(rule):

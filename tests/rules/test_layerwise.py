@@ -175,6 +175,9 @@ OF_HEADS = {
 }
 
 
+@pytest.mark.on_ci(
+    "leaves of five kinds; the examples of MatrixAxes and leaf_of have three"
+)
 def test_matrices_are_blocks_and_the_leaf_comes_back():
     q = OF_HEADS["query"]
     found = matrices_of(q, HEADS["query"])
@@ -247,6 +250,10 @@ def test_muon_turns_with_the_gradient():
         np.testing.assert_allclose(v, p @ u @ q, atol=1e-13)
 
 
+@pytest.mark.on_ci(
+    "a step; test_muon_with_every_convention_of_optax_is_optax has the factor of the "
+    "shape"
+)
 @pytest.mark.thorough("the other shapes", but="shape1")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_muon_gives_a_step_one_spectral_norm_by_shape(shape):
@@ -259,6 +266,9 @@ def test_muon_gives_a_step_one_spectral_norm_by_shape(shape):
     )
 
 
+@pytest.mark.on_ci(
+    "two steps; test_muon_with_every_convention_of_optax_is_optax has ten"
+)
 @pytest.mark.thorough("without correction", but="True")
 @pytest.mark.parametrize(("correction", "printed"), [(False, 0.463), (True, 0.374)])
 def test_muon_weighs_the_older_of_two_gradients_as_it_says(correction, printed):
@@ -294,6 +304,7 @@ def test_muon_with_every_convention_of_optax_is_optax():
     chex.assert_trees_all_close(found, expected, rtol=1e-11)
 
 
+@pytest.mark.on_ci("matrices along other axes; nothing shorter shows this")
 @pytest.mark.thorough("the other lists of coefficients", but="polar")
 @pytest.mark.parametrize("coefficients", COEFFICIENTS)
 def test_muon_s_options_are_those_of_optax(coefficients):
@@ -419,6 +430,7 @@ def test_lamb_moves_a_leaf_that_is_zero_as_adam_does():
         np.testing.assert_allclose(u, v, rtol=1e-15)
 
 
+@pytest.mark.on_ci("Muon", but="lamb")
 @pytest.mark.parametrize("rule", [lamb(0.1), muon(0.1)], ids=["lamb", "muon"])
 def test_a_nan_shows_in_its_leaf_alone(rule):
     x = {"w": jnp.ones((2, 3)), "v": jnp.ones((2, 3))}
@@ -485,6 +497,7 @@ def test_a_leaf_without_gradient_does_not_become_nan_in_float16(make_rule):
     assert np.all(np.isfinite(rule.update(0.0 * x, rule.init(x), x)[0]))
 
 
+@pytest.mark.on_ci("steps in float16; nothing shorter shows this")
 def test_novograd_and_adafactor_square_in_float32():
     rule, x = novograd(0.1), jnp.ones(2, "float16")
     updates = rule.update(jnp.array([300.0, 400.0], "float16"), rule.init(x), x)[0]

@@ -52,6 +52,9 @@ def asked(request):
 
 # Kept: far and near start of one whose start MINPACK cannot leave, and of params of
 # very different sizes.
+@pytest.mark.on_ci(
+    "fits of two curves; test_walk_is_that_of_the_formula has steps of the rule"
+)
 @pytest.mark.thorough("the other regressions", but="BoxBOD|MGH10")
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize("name", nist.CASES)
@@ -324,6 +327,10 @@ def test_dependent_columns_are_told_and_dealt_with_as_asked():
     assert Outcome(int(state.outcome)).words == "singular matrix"
 
 
+@pytest.mark.on_ci(
+    "fewer residuals than params; "
+    "test_dependent_columns_are_told_and_dealt_with_as_asked has a shortest step"
+)
 @pytest.mark.thorough(
     "Gauss-Newton, whose shortest step for dependent columns the test above has",
     but="rule1",
@@ -337,6 +344,9 @@ def test_with_fewer_residuals_than_params_the_step_is_the_shortest(rule):
     np.testing.assert_allclose(updates, [2.0, 1.5], rtol=1e-14)
 
 
+@pytest.mark.on_ci(
+    "a start that is not finite; test_a_trial_that_is_not_finite_is_refused has a trial"
+)
 @pytest.mark.thorough("Gauss-Newton", but="rule0")
 @pytest.mark.parametrize("rule", [MARQUARDT, GAUSS])
 def test_what_is_not_finite_shows(rule):
@@ -363,6 +373,7 @@ def test_a_trial_that_is_not_finite_is_refused():
     assert state.learning_rate < 40.0 / 8.0
 
 
+@pytest.mark.on_ci("pytrees of bfloat16; nothing shorter shows this")
 @pytest.mark.thorough(
     "Levenberg-Marquardt, which flattens as Gauss-Newton does", but="gauss_newton"
 )

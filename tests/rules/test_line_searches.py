@@ -184,6 +184,10 @@ def cases(search):
     )()
 
 
+@pytest.mark.on_ci(
+    "backtracking; test_backtracking_tries_powers_of_the_factor has it",
+    but="strong_wolfe",
+)
 @pytest.mark.parametrize("search", [backtracking, strong_wolfe])
 def test_every_failure_has_its_reason_and_a_step_of_zero(search):
     for reason, ends in cases(search).items():
@@ -196,6 +200,10 @@ def test_every_failure_has_its_reason_and_a_step_of_zero(search):
     )  # That of the point where it stays.
 
 
+@pytest.mark.on_ci(
+    "backtracking; test_backtracking_tries_powers_of_the_factor has it",
+    but="strong_wolfe",
+)
 @pytest.mark.parametrize("search", [backtracking, strong_wolfe])
 def test_values_that_are_not_finite_count_as_too_high(search):
     """A first trial far beyond the wall still ends on this side of it."""
@@ -220,6 +228,10 @@ def test_a_steep_point_that_is_lower_is_taken_and_told():
     assert found.evaluations == 4
 
 
+@pytest.mark.on_ci(
+    "a whole minimisation; test_every_failure_has_its_reason_and_a_step_of_zero has "
+    "the value and the step"
+)
 def test_a_failed_search_describes_the_point_where_it_stays():
     # The change of f is below its rounding error, so no decrease counts as one.
     flat = lambda x: 1e10 + jnp.sum(x**2)
@@ -256,6 +268,7 @@ def test_an_unknown_outcome_is_refused():
         Outcome(99)
 
 
+@pytest.mark.on_ci("a rule without jit; nothing shorter shows this")
 def test_conjugate_gradients_at_the_minimum_stand_still_without_jit_too():
     rule, x, f = (
         nonlinear_conjugate_gradient(),

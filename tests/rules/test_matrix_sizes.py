@@ -107,6 +107,10 @@ def test_normuon_treats_each_head_alone():
 PARAMS = {"w": normal(1, 3, 4), "b": normal(2, 3), "zero": jnp.zeros((2, 3))}
 
 
+@pytest.mark.on_ci(
+    "60 steps; the next test has the norms, and laws/test_every_rule.py has a leaf "
+    "that is no matrix"
+)
 @pytest.mark.thorough("the other inner rules", but="heavy_ball")
 @pytest.mark.parametrize("inner", [None, adam, muon, heavy_ball])
 def test_hyperball_keeps_norms_and_leaves_other_leaves_to_the_inner_rule(inner):
@@ -136,6 +140,7 @@ def test_hyperball_is_the_authors_formula(inner):
         np.testing.assert_allclose(found, y, atol=1e-13)
 
 
+@pytest.mark.on_ci("200 steps in bfloat16; the test above has the sphere in float64")
 def test_hyperball_in_half_precision_does_not_leave_its_sphere():
     x = {"w": normal(1, 8, 8).astype(jnp.bfloat16)}
     gradients = [jax.tree.map(lambda a, k=k: jnp.cos(k + a), x) for k in range(200)]
@@ -145,6 +150,9 @@ def test_hyperball_in_half_precision_does_not_leave_its_sphere():
     assert radii[1] == pytest.approx(radii[0], rel=2**-8)
 
 
+@pytest.mark.on_ci(
+    "a longer gradient; test_hyperball_is_the_authors_formula divides by its length"
+)
 def test_hyperball_does_not_see_the_length_of_the_direction():
     gradients = [normal(k, 3, 4) for k in range(4)]
     x = normal(5, 3, 4)
@@ -156,6 +164,10 @@ def test_hyperball_does_not_see_the_length_of_the_direction():
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+@pytest.mark.on_ci(
+    "matrices of extreme sizes; test_norms_of_extreme_entries_are_those_of_a_multiple "
+    "in test_optimistic.py has their norms"
+)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("inner", [heavy_ball, adam])
 def test_hyperball_scales_with_matrices_of_extreme_sizes(inner, dtype):
@@ -174,6 +186,7 @@ def test_hyperball_scales_with_matrices_of_extreme_sizes(inner, dtype):
             np.testing.assert_array_equal(a, size * b)
 
 
+@pytest.mark.on_ci("float16; nothing shorter has a column without gradient")
 def test_normuon_leaves_a_column_without_gradient_in_float16():
     g = normal(7, 4, 3).astype("float16").at[:, 1].set(0.0)
     u, still = updates_of(
@@ -189,6 +202,7 @@ def test_hyperball_stays_where_the_direction_is_zero():
     np.testing.assert_array_equal(walk(hyperball(0.1), [0.0 * x], x)[0], x)
 
 
+@pytest.mark.on_ci("the other rule", but="normuon")
 @pytest.mark.parametrize(
     "rule", [normuon(0.1), hyperball(0.1)], ids=["normuon", "hyperball"]
 )

@@ -60,7 +60,7 @@ def values_and_gradients():
 
 
 @pytest.mark.thorough(
-    "the functions themselves; make test reaches the recorded minima of two"
+    "the functions themselves; make test-ci reaches the recorded minima of two"
 )
 @pytest.mark.parametrize("name", mgh.CASES)
 def test_value_and_gradient_equal_the_exact_ones(name):
@@ -88,6 +88,10 @@ def minima(name):
     )(start)
 
 
+@pytest.mark.on_ci(
+    "both rules; test_lbfgs_takes_about_as_many_evaluations_as_scipys "
+    "(test_minimise.py) reaches a minimum of another function"
+)
 @pytest.mark.thorough("the other problems", but="powell_badly_scaled")
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", CHOSEN)
@@ -98,6 +102,7 @@ def test_quasi_newton_rules_reach_a_recorded_minimum(name, rule):
     assert mgh.minimum_at(name, float(found.value)) == "global"
 
 
+@pytest.mark.on_ci("the trust region; nothing shorter shows this")
 @pytest.mark.thorough("the other problems", but="kowalik")
 @pytest.mark.parametrize(
     "name", ["rosenbrock", "helical_valley", "wood", "kowalik_osborne"]

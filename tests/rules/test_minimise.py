@@ -55,6 +55,10 @@ def of_two_dtypes(dtype, scale=1.0):
     return squares, start, residuals
 
 
+@pytest.mark.on_ci(
+    "Newton and Levenberg-Marquardt, which take longer to compile",
+    but="gradient_descent",
+)
 @pytest.mark.parametrize("make", [gradient_descent, newton, levenberg_marquardt])
 def test_params_of_two_dtypes_reach_the_minimum(make):
     rule = make(0.1) if make is gradient_descent else make()
@@ -67,6 +71,7 @@ def test_params_of_two_dtypes_reach_the_minimum(make):
         np.testing.assert_allclose(end.params["b"], 2.0, rtol=1e-4)
 
 
+@pytest.mark.on_ci("two dtypes; test_implicit_minimum.py has the derivatives in one")
 def test_params_of_two_dtypes_have_implicit_derivatives():
     def b(scale):
         squares, start, _ = of_two_dtypes("float32", scale)
@@ -100,6 +105,9 @@ def test_any_rule_ends_at_the_minimum_of_a_pytree(name):
     assert end.evaluations >= end.steps + 1
 
 
+@pytest.mark.on_ci(
+    "counts from outside; test_line_searches.py has the evaluations of a search"
+)
 def test_evaluations_are_what_the_objective_was_asked():
     """Counted outside: a search asks what it tells."""
     asked = []
@@ -163,7 +171,8 @@ def test_what_a_state_keeps_of_the_objective_is_what_it_is_where_the_step_ended(
     assert np.any(stayed) or np.any(evaluations > 1)
 
 
-@pytest.mark.thorough("the other rules; make test has Newton", but="rule0")
+@pytest.mark.on_ci("three minimisations; nothing shorter shows this")
+@pytest.mark.thorough("the other rules; make test-ci has Newton", but="rule0")
 @pytest.mark.parametrize("rule", KEEPING)
 def test_nothing_is_evaluated_twice(rule):
     start, f = jnp.array([-1.25, 1.0]), lambda x: jnp.sum(valley(x) ** 2) / 2
@@ -180,6 +189,9 @@ def test_nothing_is_evaluated_twice(rule):
         assert end.evaluations == end.steps + 1
 
 
+@pytest.mark.on_ci(
+    "Levenberg-Marquardt on another objective; nothing shorter shows this"
+)
 def test_squares_do_not_stand_for_another_objective():
     mean = lambda x: jnp.mean(valley(x) ** 2) + 7.0
     end = minimise(
@@ -199,6 +211,10 @@ def test_value_is_that_at_the_params_also_where_a_rule_is_wrapped(rule):
     assert end.value == f(end.params)
 
 
+@pytest.mark.on_ci(
+    "lanes that end at different steps; "
+    "test_numbers_are_kept_on_the_device_but_never_tracers has one lane"
+)
 def test_vmap_over_starts_and_rates_equals_each_alone():
     def run(start, rate):
         return minimise(
@@ -278,6 +294,10 @@ def test_the_norm_is_the_one_asked_for(norm, size):
     assert words(end) == "max_steps used up"
 
 
+@pytest.mark.on_ci(
+    "five minimisations; the tests here have three of the outcomes, but no value that "
+    "is not finite and no wrong gradient"
+)
 def test_what_cannot_go_on_says_why():
     """One program: a rule that stands still, NaN on the way, a wrong gradient, a
     minimum at the start.
@@ -338,6 +358,7 @@ def test_a_minimum_prints_its_outcome_in_words():
     assert "\nvalue: 2\n" in used_up
 
 
+@pytest.mark.on_ci("printing under vmap; nothing shorter shows this")
 def test_a_minimum_under_vmap_prints():
     objective = lambda params: jnp.sum((params["Ab"] - 1.0) ** 2)
     ended = lambda start: minimise(objective, gradient_descent(0.5), {"Ab": start})
@@ -357,6 +378,7 @@ def test_every_minimum_prints():
     assert str(tangent) == repr(tangent)
 
 
+@pytest.mark.on_ci("residuals without an objective; nothing shorter shows this")
 def test_residuals_alone_are_an_objective():
     rows = RNG.standard_normal((5, 2))
     end = minimise(
@@ -444,6 +466,11 @@ def test_numbers_are_kept_on_the_device_but_never_tracers():
     np.testing.assert_array_equal(run(start).params, traced.params)
 
 
+@pytest.mark.on_ci(
+    "a state of another dtype; "
+    "test_value_is_that_at_the_params_also_where_a_rule_is_wrapped has a rule that "
+    "keeps another value"
+)
 @pytest.mark.thorough("the other rule", but="lbfgs")
 @pytest.mark.parametrize("rule", [newton, lbfgs])
 def test_a_rule_that_keeps_other_params_does_not_report_their_value(rule):
@@ -456,7 +483,8 @@ def test_a_rule_that_keeps_other_params_does_not_report_their_value(rule):
 
 
 @pytest.mark.thorough(
-    "a rule that stands still; test_what_cannot_go_on_says_why has one"
+    "a rule that stands still; "
+    "test_a_rule_whose_state_alone_moves_has_ten_steps_of_patience has one"
 )
 def test_a_rule_that_stands_still_in_float32_says_so():
     found = minimise(

@@ -188,6 +188,10 @@ def test_minimum_is_that_of_scipy(make):
     np.testing.assert_allclose(points[-1], found.x, rtol=1e-12)
 
 
+@pytest.mark.on_ci(
+    'a second program, for indefinite="stop"; nothing shorter shows this',
+    but="reflect",
+)
 @pytest.mark.parametrize(
     ("make", "end"), [(newton, [0.0, 1.0]), (STOP, [1.0, 0.1])], ids=["reflect", "stop"]
 )
@@ -203,6 +207,9 @@ def test_a_step_from_negative_curvature_is_what_was_asked_for(make, end):
     )
 
 
+@pytest.mark.on_ci(
+    'a second program, for indefinite="keep"; nothing shorter shows this'
+)
 def test_newton_left_alone_goes_to_the_saddle():
     points, _ = path(KEEP, saddle, [1.0, 0.1], 10)
     np.testing.assert_allclose(points[-1], 0.0, atol=1e-14)
@@ -259,6 +266,11 @@ def test_a_function_without_curvature_is_told():
     )
 
 
+@pytest.mark.on_ci(
+    "two programs; "
+    "test_a_step_that_is_refused_keeps_the_gradient_and_not_what_came_in_for_it moves "
+    "nothing either"
+)
 def test_no_descent_is_an_outcome_and_moves_nothing():
     # The gradient is a lie: it points up, where the Hessian is that of the function.
     x = jnp.array([1.0, 1.0])
@@ -284,6 +296,7 @@ def test_a_step_that_is_refused_keeps_the_gradient_and_not_what_came_in_for_it(
     assert state.value_after == quadratic(x)
 
 
+@pytest.mark.on_ci("steps in bfloat16; nothing shorter shows this")
 @pytest.mark.thorough("steps that try nothing; make test rounds x", but="bfloat16")
 @pytest.mark.parametrize(
     ("make", "dtype"), [(NO_SEARCH, "float64"), (trust_region_newton, "bfloat16")]
@@ -296,6 +309,7 @@ def test_nothing_is_kept_of_the_objective_where_nothing_was_tried_or_rounding_mo
     assert state.value_after is state.grad_after is None
 
 
+@pytest.mark.on_ci("the other rules", but=r"^newton\]")
 @pytest.mark.parametrize("make", [newton, trust_region_newton, natural_gradient])
 def test_what_is_not_finite_shows(make):
     updates, state = answer(make, jnp.array([1.0, jnp.nan]), jnp.ones(2), quadratic)
@@ -395,6 +409,7 @@ def test_fisher_matrix_of_a_canonical_link_is_the_hessian(problem):
     np.testing.assert_allclose(*both(flat), atol=1e-15)
 
 
+@pytest.mark.on_ci("descents of two rules; nothing shorter shows this")
 @pytest.mark.thorough(
     "no matrix, so that it is the Hessian, as in laws/test_every_rule.py", but="True"
 )
@@ -412,6 +427,7 @@ def test_natural_gradient_of_a_canonical_link_is_newton(is_given):
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-13)
 
 
+@pytest.mark.on_ci("five matrices; the example of canonical_fisher has one")
 def test_fisher_matrix_is_the_covariance_of_the_score():
     # F = (1/n) Σ_i Σ_c p_c ∇log p_c ∇log p_cᵀ, class by class; here of a net, whose
     # Hessian is another matrix.
@@ -456,6 +472,10 @@ def test_singular_fisher_moves_only_where_it_sees():
     assert state.outcome == Outcome.SINGULAR
 
 
+@pytest.mark.on_ci(
+    "rates at which trials are refused; laws/test_every_rule.py has the formulas at "
+    "another rate"
+)
 @pytest.mark.parametrize(
     ("name", "rule", "rate"),
     [("newton", newton, 0.875), ("trust_region_newton", trust_region_newton, 1.0)],
@@ -474,6 +494,9 @@ def test_walk_is_that_of_the_formula(name, rule, rate):
     )
 
 
+@pytest.mark.on_ci(
+    "a step on leaves of bfloat16; laws/test_every_rule.py has the dtypes of every rule"
+)
 @pytest.mark.thorough("the other rules, which flatten as Newton does", but=r"^newton\]")
 @pytest.mark.parametrize(
     "make",

@@ -34,6 +34,7 @@ def distances(rule, num_steps):
     return jax.lax.scan(step, (start, rule.init(start)), length=num_steps)[1]
 
 
+@pytest.mark.on_ci("2,000 steps; laws/test_every_rule.py has the formula")
 def test_the_optimistic_rule_converges_where_gradient_descent_does_not():
     # |z|² grows by the factor 1 + η² in each step of gradient descent.
     np.testing.assert_allclose(
@@ -46,6 +47,7 @@ def test_the_optimistic_rule_converges_where_gradient_descent_does_not():
     assert distances(adam(0.01), 2000)[-1] > 0.5
 
 
+@pytest.mark.on_ci("the other strength of optimism", but=r"^0\.5\]")
 @pytest.mark.parametrize("optimism", [None, 0.5])
 def test_optimistic_adam_is_both_of_optax(optimism):
     ours = optimistic_adam(
@@ -56,6 +58,7 @@ def test_optimistic_adam_is_both_of_optax(optimism):
     np.testing.assert_allclose(distances(ours, 30), distances(theirs, 30), rtol=1e-12)
 
 
+@pytest.mark.on_ci("a special case of the formula, which laws/test_every_rule.py has")
 def test_without_optimism_it_is_the_plain_rule():
     for ours, theirs in (
         (optimistic_gradient_descent(0.1, beta=0.0), gradient_descent(0.1)),
@@ -68,6 +71,7 @@ def step_of(rule, g, x):
     return rule.update(g, rule.init(x), x)[0]
 
 
+@pytest.mark.on_ci("tiny gradients", but="^1000")
 @pytest.mark.parametrize(
     "rule", [lars(1.0), novograd(0.1, eps=0.0), fromage(0.1, min_norm=0.0)]
 )
@@ -79,6 +83,7 @@ def test_the_size_of_the_gradient_does_not_change_the_step(rule, factor):
     )
 
 
+@pytest.mark.on_ci("what follows from the formula, which laws/test_every_rule.py has")
 def test_fromage_keeps_the_norm_if_the_gradient_is_orthogonal():
     g, x = jnp.array([4.0, -3.0]), jnp.array([3.0, 4.0])
     for rate in (1e-9, 0.1, 10.0):
@@ -87,6 +92,7 @@ def test_fromage_keeps_the_norm_if_the_gradient_is_orthogonal():
         np.testing.assert_allclose(jnp.vdot(moved, g) / jnp.vdot(moved, x), -rate)
 
 
+@pytest.mark.on_ci("the other entries", but="entries0")
 @pytest.mark.parametrize(
     "entries", [np.full(1000, 1e18), np.append(1e-18, np.full(1000, 2.0**-63.5))]
 )
@@ -97,6 +103,7 @@ def test_norm_of_many_entries_is_that_of_float64(entries):
         np.testing.assert_allclose(found, np.linalg.norm(entries), rtol=1e-6)
 
 
+@pytest.mark.on_ci("the other dtypes", but="float32")
 @pytest.mark.parametrize(
     ("dtype", "power"), [("float32", 100), ("complex64", 100), ("float64", 900)]
 )
@@ -138,6 +145,7 @@ def test_madgrad_with_a_schedule_weighs_each_gradient_by_its_rate():
         np.testing.assert_allclose(x, -s / np.cbrt(v), rtol=1e-13)
 
 
+@pytest.mark.on_ci("a fault of optax; laws/test_every_rule.py has our formula")
 def test_optax_madgrad_computes_its_weights_in_float32():
     g, x = jnp.asarray(np.random.default_rng(0).standard_normal((5, 3))), jnp.zeros(3)
 

@@ -76,6 +76,7 @@ DRAWN = jnp.asarray(np.random.default_rng(0).standard_normal((40, 5)))
 
 
 @pytest.mark.thorough("a tiny scale", but="1099511627776")
+@pytest.mark.on_ci("prodigy", but="dog")
 @pytest.mark.parametrize("scale", [2.0**-40, 2.0**40])
 @pytest.mark.parametrize(
     "rule", [dog(eps=0.0), prodigy(eps=0.0)], ids=["dog", "prodigy"]
@@ -134,6 +135,7 @@ def test_prodigy_first_step(correction, length):
     )
 
 
+@pytest.mark.on_ci("decay; laws/test_rules_equal_optax.py has prodigy")
 def test_prodigy_with_decay_is_the_authors_code_as_optax_has_it():
     objective, start = (
         PROBLEMS["softmax_regression"].objective,
@@ -315,6 +317,7 @@ def test_momo_with_weight_decay_minimises_the_model_with_both_penalties(rate):
         assert np.all(summed(found + length * directions) > summed(found))
 
 
+@pytest.mark.on_ci("momo", but="adam")
 @pytest.mark.parametrize("make_rule", [momo, momo_adam])
 def test_a_huge_rate_with_weight_decay_does_not_overflow_in_float16(make_rule):
     rule = make_rule(1e6, weight_decay=0.3)
@@ -323,6 +326,7 @@ def test_a_huge_rate_with_weight_decay_does_not_overflow_in_float16(make_rule):
     np.testing.assert_allclose(np.asarray(updates, float), [-1, 0, -300], rtol=1e-2)
 
 
+@pytest.mark.on_ci("the other rules", but="cocob")
 @pytest.mark.parametrize(
     "make_rule", [cocob, prodigy, partial(mechanic, 0.1, gradient_descent)]
 )

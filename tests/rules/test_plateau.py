@@ -46,6 +46,7 @@ def values(seed):
 @pytest.mark.thorough(
     "the other arguments and seed", but=r"^0-.*(cooldown': 3|atol|min_scale)"
 )
+@pytest.mark.on_ci("the other arguments", but="cooldown")
 @pytest.mark.parametrize(
     "given",
     [
@@ -186,6 +187,10 @@ def test_noisy_descent_is_its_formula_with_its_draws():
         )
 
 
+@pytest.mark.on_ci(
+    "a million draws; test_noisy_descent_is_its_formula_with_its_draws has the "
+    "draws of a few params, in float64"
+)
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_the_noise_has_the_variance_that_falls(dtype):
     rule, x = noisy_sgd(1.0, KEY, eta=4.0, gamma=0.5), jnp.zeros(1_000_000, dtype)
@@ -207,6 +212,7 @@ def test_without_noise_it_is_gradient_descent():
     np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.on_ci("a random draw under vmap; nothing shorter shows this")
 def test_keys_under_vmap_are_separate_noises():
     run = lambda key: (rule := noisy_sgd(1.0, key)).update(
         jnp.ones(3), rule.init(jnp.ones(3))

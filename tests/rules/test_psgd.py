@@ -147,6 +147,9 @@ def test_factors_whiten_the_gradients():
     assert whitened.max() / whitened.min() < 1.5, whitened
 
 
+@pytest.mark.on_ci(
+    "steps of three keys; test_psgd_is_its_formula_on_the_same_draws has one key"
+)
 @pytest.mark.parametrize(
     "names",
     [("w", "b"), pytest.param(tuple(X), marks=pytest.mark.thorough)],
@@ -192,6 +195,7 @@ def test_psgd_steps_under_scan_vmap_and_schedules_as_in_a_loop():
         np.testing.assert_allclose(found, alone, atol=1e-13)
 
 
+@pytest.mark.on_ci("very small and very large gradients; nothing shorter shows this")
 @pytest.mark.thorough("the sizes between", but=r"^(0\.0|1e\+38)\]")
 @pytest.mark.parametrize("size", [0.0, 1e-38, 1e20, 1e38])
 def test_gradients_of_any_size_make_finite_steps(size):
@@ -200,6 +204,7 @@ def test_gradients_of_any_size_make_finite_steps(size):
         assert np.isfinite(u).all()
 
 
+@pytest.mark.on_ci("NaN in a gradient; nothing shorter shows this")
 def test_a_nan_shows():
     x = {"w": normal(1, 2, 3)}
     bad = {"w": x["w"].at[0, 1].set(jnp.nan)}

@@ -114,6 +114,10 @@ def test_bfgs_learns_the_inverse_hessian_of_a_quadratic_in_n_steps():
     np.testing.assert_allclose(states.inverse_hessian[-1], np.linalg.inv(A), atol=1e-4)
 
 
+@pytest.mark.on_ci(
+    "20 steps; test_quasi_newton_rules_equal_their_formulas_while_rounding_is_small "
+    "has ten, written out"
+)
 def test_bfgs_satisfies_the_secant_equation_and_keeps_h_positive():
     problem = PROBLEMS["rosenbrock"]
     x, states = steps_of(bfgs(), problem.objective, jnp.asarray(problem.start), 20)
@@ -191,6 +195,7 @@ LIBRARIES = {
 }
 
 
+@pytest.mark.on_ci("torch", but="quadratic-optax")
 @pytest.mark.thorough(
     "the other pairs of problem and library", but="quadratic-optax|rosenbrock-torch"
 )
@@ -212,6 +217,7 @@ def test_fixed_step_lbfgs_is_that_of_optax_and_of_torch(case, library):
 BETA_STEPS = {"quadratic": 3, "rosenbrock": 10, "softmax_regression": 6}
 
 
+@pytest.mark.on_ci("the other formulas of β", but="hestenes")
 @pytest.mark.thorough(
     "the other problems, and the default β, which laws/test_every_rule.py has",
     but=r"^(?!polak).*rosenbrock",
@@ -307,6 +313,11 @@ def at_a_maximum():
     return jax.jit(all_rules)(jnp.array([1.0, 2.0]))
 
 
+@pytest.mark.on_ci(
+    "four rules with their searches; "
+    "test_every_failure_has_its_reason_and_a_step_of_zero in test_line_searches.py "
+    "has the searches"
+)
 @pytest.mark.parametrize("name", MAKERS)
 def test_no_descent_is_an_outcome_with_a_zero_update(name):
     (flat, state), (wrong, state_of_wrong) = at_a_maximum()[name]
@@ -344,6 +355,10 @@ def test_arguments_out_of_range_are_refused(make, message):
         make()
 
 
+@pytest.mark.on_ci(
+    "a gradient in float32 for params in bfloat16; nothing shorter has a search with "
+    "both"
+)
 @pytest.mark.thorough("lbfgs", but=r"^bfgs\]")
 @pytest.mark.parametrize("rule", [lbfgs, bfgs])
 def test_gradients_may_be_wider_than_the_params(rule):

@@ -56,6 +56,7 @@ FEW = ["muon"]
 OTHERS = ["normuon", "hyperball", "shampoo", "soap", "kl_soap", "psgd_kron"]
 
 
+@pytest.mark.on_ci("a process of its own; nothing shorter shows this")
 @pytest.mark.parametrize(
     "names",
     [FEW, pytest.param(OTHERS, marks=pytest.mark.thorough("the other rules"))],

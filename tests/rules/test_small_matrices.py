@@ -50,6 +50,7 @@ def matrices(shape, dtype):
         yield matrix.astype(dtype), rng.standard_normal(shape[0]).astype(dtype)
 
 
+@pytest.mark.on_ci("wide matrices in float32", but="shape1-float64")
 @pytest.mark.thorough(
     "the other pairs of shape and dtype", but="shape1-float64|shape3-float32"
 )
@@ -70,6 +71,7 @@ def test_triangle_is_that_of_lapack(compiled, shape, dtype):
         assert off.max() <= bound * np.linalg.norm(b)
 
 
+@pytest.mark.on_ci("wide matrices in float32", but="shape1-float64")
 @pytest.mark.thorough(
     "the other pairs of shape and dtype", but="shape1-float64|shape3-float32"
 )
@@ -93,6 +95,7 @@ def test_singular_values_are_those_of_lapack(compiled, shape, dtype):
         )
 
 
+@pytest.mark.on_ci("two rows in float32", but="5-float64")
 @pytest.mark.thorough("the other pairs of size and dtype", but="5-float64|2-float32")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("n", [1, 2, 5])
@@ -123,12 +126,14 @@ def test_triangular_systems_are_solved_and_a_zero_pivot_shows(compiled):
     assert not np.isfinite(compiled("solve_upper")(upper, np.ones(4))).all()
 
 
+@pytest.mark.on_ci("the same by LAPACK", but="own loops")
 def test_what_is_not_finite_stays_so_and_ends_the_loops(compiled):
     for name in ("triangle", "singular_values"):
         found = compiled(name)(np.array([[1.0, np.nan], [2.0, 1.0]]), np.ones(2))
         assert not np.isfinite(found[0]).all()
 
 
+@pytest.mark.on_ci("the program of a whole fit; nothing shorter shows this")
 def test_a_small_fit_calls_no_library():
     """One call would keep XLA from compiling the whole loop to one function."""
     residuals, start = mgh.residuals_of("beale"), jnp.ones(2)

@@ -83,6 +83,9 @@ def test_svrg_equals_its_paper():
     )
 
 
+@pytest.mark.on_ci(
+    "single examples; test_saga_of_batches_equals_its_formula has batches of four"
+)
 def test_saga_equals_its_paper():
     draws, rate, x = (
         RNG.integers(0, N, (40, 1)),
@@ -156,6 +159,7 @@ def test_mean_over_all_examples_is_the_step_of_the_full_gradient(rule):
     )
 
 
+@pytest.mark.on_ci("what follows from the formula; test_svrg_equals_its_paper has it")
 def test_svrg_of_period_one_is_gradient_descent():
     draws = jnp.asarray(RNG.integers(0, N, (40, 1)))
     found = walk(svrg(0.2, 1), draws)[0]
@@ -171,6 +175,7 @@ def gradient_descent_on_the_whole_set(rate):
     return optax.GradientTransformationExtraArgs(gradient_descent(rate).init, update)
 
 
+@pytest.mark.on_ci("two descents; nothing shorter shows this")
 @pytest.mark.thorough("saga", but="svrg")
 @pytest.mark.parametrize("rule", [svrg(0.2, 5), saga(0.2, N)], ids=["svrg", "saga"])
 def test_whole_set_in_a_batch_is_gradient_descent(rule):
@@ -231,6 +236,7 @@ def test_corrected_descent_converges_linearly_where_stochastic_descent_stops(mak
     assert 0 < eight < sixteen < 2.5 * eight
 
 
+@pytest.mark.on_ci("four programs; nothing shorter shows this")
 @pytest.mark.thorough("saga", but="svrg")
 @pytest.mark.parametrize(
     "make",
@@ -249,6 +255,7 @@ def test_rate_may_be_traced_vmapped_and_scheduled(make):
     np.testing.assert_allclose(shown, inverse_time(0.1, 4.0)(jnp.arange(8)), rtol=1e-15)
 
 
+@pytest.mark.on_ci("steps in bfloat16; nothing shorter shows this")
 @pytest.mark.thorough("the other dtype", but="bfloat16")
 @pytest.mark.parametrize(
     "make",

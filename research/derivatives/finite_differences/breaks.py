@@ -7,7 +7,11 @@ from research.derivatives.finite_differences.ladder import (
     Ladder,
     window_points,
 )
-from research.derivatives.finite_differences.noise import rounding, windows_noise
+from research.derivatives.finite_differences.noise import (
+    appears,
+    rounding,
+    windows_noise,
+)
 from research.derivatives.finite_differences.sampling import Sampler
 
 # A window has more noise than rounding errors if its noise exceeds _SUDDEN times their
@@ -41,11 +45,12 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     For each window, let s be the noise that its values show, divided by the rounding
     error that the function `rounding` estimates there. Let b be the largest s of the
     windows at smaller distances, but at least 1. A window has more noise than rounding
-    errors in two cases:
+    errors in three cases:
 
     - Its s is above 30.
     - Its s is above 3 times its b, and the s of each window at a larger distance is
       above 3 times the same b.
+    - It shows an oscillation of f (`appears`).
 
     In the second case, s is compared with b and not with 1, because the rounding errors
     of some functions are a few times larger than the estimate. Functions with matrix
@@ -65,7 +70,7 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     share = windows_noise(ladder) / rounding(ladder)[ladder.places]
     before = np.maximum.accumulate(np.append(1.0, share[:-1]))
     stays = np.minimum.accumulate(share[::-1])[::-1] > _APPEARS * before
-    loud = np.flatnonzero(stays | (share > _SUDDEN))
+    loud = np.flatnonzero(stays | (share > _SUDDEN) | appears(share))
     if not len(loud) or not loud[0]:
         return None
     window = int(loud[0])
@@ -221,8 +226,9 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
 
     - The distance of the last points is at most four spacings of the floats at x.
       Points that are closer than the floats would show the same bend twice.
-    - The d before the last one is at most 16 ε |f|, with the largest |f| and the
-      relative spacing ε of the floats that f returns. It may be a rounding error.
+    - The d before the last one is at most 16 ε (|f| + |x f'|), with the largest |f|,
+      the median slope of the first evaluation, and the relative spacing ε of the floats
+      that f returns. It may be a rounding error.
 
     Args:
       ladder: Values of f around x. A window is a group of points near a distance from
@@ -233,10 +239,13 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     side = -1.0 if window % 2 else 1.0
     step = ladder.steps[ladder.places[window]]
     low, high = step / 16, step * 2 * WINDOW[-1]
-    sizes, heights = [], []
+    sizes, heights, slope = [], [], 0.0
     while len(sizes) <= _LOOKS or (len(sizes) <= _MOST_LOOKS and _is_smooth(sizes)):
-        points = np.linspace(low, high, _POINTS)
+        points = _spaced(ladder.x, low, high)
         values = sampler(ladder.x + side * points)
+        if not sizes:
+            rises = np.abs(np.diff(values)) / (points[1] - points[0])
+            slope = float(np.nan_to_num(np.median(rises)))
         bends = np.abs(np.diff(values, 2))
         bends = np.where(np.isfinite(bends), bends, 0.0)
         sizes.append(float(np.max(bends)))
@@ -248,9 +257,23 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     # The first look may see several small jumps as one bend, and the last look one.
     # Points closer than the floats at x would show the same bend twice.
     are_apart = points[1] - points[0] > _APART * np.spacing(abs(ladder.x))
-    least = _LAST_DIGITS * ladder.epsilon * max(heights)
+    size = max(heights) + abs(ladder.x) * slope
+    least = _LAST_DIGITS * ladder.epsilon * size
     is_jump = are_apart and _STAYS * sizes[-1] > sizes[-2] > least
     return (sizes[-1] * _SHRINKS < max(sizes) and not is_jump) or has_pole
+
+
+def _spaced(x: float, low: float, high: float) -> np.ndarray:
+    """Return equally spaced distances from x, such that x plus a distance is a float.
+
+    Otherwise x plus a distance would be rounded, and the second differences of f would
+    show its slope. If the distances are closer than the floats at x, they stay so.
+    """
+    unit = np.spacing(abs(x) + high)
+    step = (high - low) / (_POINTS - 1)
+    if step > _APART * unit:
+        step, low = np.floor(step / unit) * unit, np.ceil(low / unit) * unit
+    return low + step * np.arange(_POINTS)
 
 
 def _is_smooth(sizes: list[float]) -> bool:

@@ -127,6 +127,24 @@ def windows_noise(ladder: Ladder) -> np.ndarray:
     return _windows(ladder.windows)[0]
 
 
+def appears(share: np.ndarray) -> np.ndarray:
+    """Return whether each window shows an oscillation of f and no rounding errors.
+
+    Rounding errors of x and of f have about the same size at all small distances. So
+    noise is no rounding error if it is more than 900 times that of all windows at
+    smaller distances, and at least two of these show noise. An example is
+    (x - a)² + sin(x - a) at a = 10⁹: R is ε |x f'| / 2, but x - a has no rounding error.
+
+    Args:
+      share: Noise of each window divided by R, shape (windows,).
+    Returns:
+      Booleans, shape (windows,).
+    """
+    before = np.append(0, share[:-1])
+    telling = np.cumsum(before > 0) >= 2
+    return telling & (share > _SUDDEN**2 * np.maximum.accumulate(before))
+
+
 def _outward(values: np.ndarray) -> np.ndarray:
     return np.fmax.accumulate(np.nan_to_num(values))
 
@@ -139,9 +157,13 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
     """
     noise, grown = _windows(ladder.windows)
     floor, factor = np.zeros(len(nominal)), 1.0
+    oscillates = appears(noise / nominal[ladder.places])
     for j, k in enumerate(ladder.places):
         usual = nominal[k] * factor
         if noise[j] <= max(usual, floor[k]):
+            continue
+        if oscillates[j] and noise[j] <= _SUDDEN * usual:
+            floor[k:] = np.maximum(floor[k:], noise[j])
             continue
         if noise[j] <= _SUDDEN * usual:
             factor = max(factor, noise[j] / nominal[k])
