@@ -256,7 +256,7 @@ def test_time_to_build_ours_has_its_first_training(monkeypatch):
     assert len(built) == len(waited) == 1
 
 
-@pytest.mark.thorough("a study; make test has a training")
+@pytest.mark.thorough("a study; .ci/run has a training")
 @pytest.mark.parametrize("rule", studies.SPACES)
 def test_contenders_of_a_study_end_where_numpy_does(rule):
     terms = {"seeds": (3, 4), "num_epochs": 2}

@@ -216,14 +216,6 @@ def test_right_rules_pass(name):
     assert from_optax(CARDS[name].optax(RATE), name) == 0.0
 
 
-@pytest.mark.on_ci(
-    "seven mistakes that are planted under the same name in another rule",
-    but=(
-        "^(?!(heavy_ball|nesterov|adam)-sign|adagrad-rate|adam-momentum|"
-        "rmsprop-epsilon|adamw-no bias)"
-    ),
-    caught_by="test_mutants_are_caught",
-)
 @pytest.mark.parametrize(
     ("name", "mutant"), [(name, mutant) for name in MUTANTS for mutant in MUTANTS[name]]
 )

@@ -214,12 +214,6 @@ IN_FLOAT32 = (
     but="^(?!rate tripled)",
     caught_by="test_rounding_of_optax_does_not_hide_a_mistake",
 )
-@pytest.mark.on_ci(
-    "adagrad in place of adam; make test has gradient descent in place of the heavy "
-    "ball",
-    but="^(?!another rule)",
-    caught_by="test_mistake_that_leaves_something_out_shows_what",
-)
 @pytest.mark.thorough(
     "seven more mistakes of a formula; make test names those of heavy_ball and the "
     "cookbook's Adam",

@@ -215,7 +215,7 @@ def test_looks_and_a_kill_leave_the_bits_alone(
 
 
 @pytest.mark.thorough(
-    "a process that trains every network; make test has one with two devices "
+    "a process that trains every network; .ci/run has one with two devices "
     "(test_bit_contract.py)"
 )
 @pytest.mark.parametrize("name", NETWORKS)

@@ -93,7 +93,7 @@ def test_a_step_has_the_collectives_of_its_mode_and_the_bytes_of_their_formula(f
     check_collectives(found, FEW)
 
 
-@pytest.mark.thorough("four more programs; make test has one mode")
+@pytest.mark.thorough("four more programs; .ci/run has one mode")
 def test_other_modes_have_their_collectives_and_bytes(more):
     check_collectives(more, WANTED.keys() - {*FEW})
 

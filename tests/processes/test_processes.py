@@ -19,7 +19,7 @@ def sentences(options, shape=2):
     return matrix.killed(matrix.started(shape, PLAIN | options))
 
 
-@pytest.mark.thorough("two processes; make test kills process 1 (test_mesh.py)")
+@pytest.mark.thorough("two processes; .ci/run kills process 1 (test_mesh.py)")
 def test_the_others_end_if_the_coordinator_is_killed():
     words, seconds = sentences({"kill": [0, 1]})
     assert any("process 0 was stopped from outside by signal 9" in w for w in words)

@@ -36,7 +36,7 @@ def count(said, words):
 
 @pytest.mark.thorough(
     "twenty kills of processes; make test stops a run at every chunk "
-    "(test_blocks.py), and jobs by Ctrl-C (test_spread.py)"
+    "(test_blocks.py), and .ci/run stops jobs by Ctrl-C (test_spread.py)"
 )
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits():
     status, said = kill("--kills", str(KILLS))

@@ -301,7 +301,7 @@ def test_combinators_nest_in_a_chain_with_a_traced_rate():
 
 
 @pytest.mark.thorough(
-    "nested combinators with a schedule; make test has them with traced rates, above"
+    "nested combinators with a schedule; .ci/run has them with traced rates, above"
 )
 def test_nested_combinators_show_the_rate_of_a_schedule():
     rule = accumulate_gradients(

@@ -68,7 +68,7 @@ def test_levenberg_marquardt_finds_the_published_parameters(asked, name, start):
 
 
 @pytest.mark.thorough(
-    "Gauss-Newton on NIST's regressions; make test has Levenberg-Marquardt on two of "
+    "Gauss-Newton on NIST's regressions; .ci/run has Levenberg-Marquardt on two of "
     "them, and both formulas"
 )
 @pytest.mark.parametrize("start", [0, 1])
@@ -249,7 +249,7 @@ def test_levenberg_marquardt_does_not_see_the_units():
 
 
 @pytest.mark.thorough(
-    "scipy's minimum; make test has two of NIST's published ones and both formulas"
+    "scipy's minimum; .ci/run has two of NIST's published ones, make test both formulas"
 )
 @pytest.mark.parametrize("rule", [MARQUARDT, GAUSS])
 def test_minimum_is_that_of_scipy(rule):

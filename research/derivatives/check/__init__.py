@@ -877,6 +877,8 @@ def _closer_look(
     of_dtype = 0.0
     if gradient is not None and np.isfinite(gradient).all():
         of_dtype = ROUNDINGS * float(line.eps_of_given @ np.abs(gradient * v))
+    if line.given is not None and line.is_lifted:
+        of_dtype += ROUNDINGS * OF_CONSTANTS * known[2]
     floor = lambda: _floor(values, known) + of_dtype
     off = lambda floor: [
         rate for rate in reported if not abs(rate - values.slope.value) <= floor
@@ -892,8 +894,6 @@ def _closer_look(
     rounding = 0.0
     if off(floor()):
         rounding = ROUNDINGS * line.rounding_of_rate(v, w, values.seed)
-        if line.given is not None and line.is_lifted:
-            rounding += ROUNDINGS * OF_CONSTANTS * known[2]
     if not values.is_split:
         values.deny([rate for rate in off(floor() + rounding) if np.isfinite(rate)])
     found = floor() + (rounding if off(floor()) else 0.0)

@@ -238,11 +238,16 @@ def classify_critical_point(
     samples around x do not decide, the point is first moved by Newton's steps. The
     result describes the moved point.
 
-    The distances of the samples from x reach from about `scale` / 2 down to values that
-    are many orders of magnitude smaller. So a rough value of `scale` is enough. Some
-    distances are so small that their squares may be rounded to 0 in the precision in
-    which f computes. At these distances, the prediction of the Hessian does not count
-    as correct.
+    The distances of the samples from x reach from about `scale` / 2 down to about 1e-72
+    times `scale`. So a rough value of `scale` is enough. Some distances are so small
+    that their squares may be rounded to 0 in the precision in which f computes. At
+    these distances, the prediction of the Hessian does not count as correct.
+
+    Samples cannot show everything. A term that outweighs the others only at smaller
+    distances is not seen, such as 1e-80 x³ in x⁴ + 1e-80 x³. If f is sampled in several
+    directions, a sector that is narrower than about 0.02 radians and in which f
+    changes differently may be missed. And a power of the distance within 0.03 of a
+    whole number, such as |x|^4.02, counts as this number.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
@@ -297,7 +302,7 @@ def classify_critical_point(
                 "critical_points(f, starts, bounds)."
             )
         point = judged(land, *settled(land, y))
-        if length and point.evidence is not None and not point.evidence.kind:
+        if length and (point.evidence is None or not point.evidence.kind):
             zero = zero_of_gradient(land, point.y, point.curvature)
             if zero is None:
                 raise ValueError(

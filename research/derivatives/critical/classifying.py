@@ -21,6 +21,7 @@ SAMPLES = 24  # Number of pairs of opposite directions.
 MOST = (
     2**16
 )  # Largest number of rows of f that are evaluated at once for several points.
+WHOLE = 0.03  # A power this close to a whole number counts as this number.
 POWERS = {
     1: "distance itself",
     2: "square",
@@ -185,7 +186,7 @@ def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
         )
     power = (
         round(proof.power)
-        if np.isfinite(proof.power) and abs(proof.power - round(proof.power)) < 0.1
+        if np.isfinite(proof.power) and abs(proof.power - round(proof.power)) < WHOLE
         else 0
     )
     if proof.smooth and power == 3 and proof.kind == "no extremum":

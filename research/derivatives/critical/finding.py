@@ -11,6 +11,7 @@ from research.derivatives.critical.curvature import (
     unit_columns,
 )
 from research.derivatives.critical.landscape import Landscape
+from research.derivatives.critical.sampling import LEVEL
 from research.derivatives.critical.walking import (
     ARRIVED,
     Walks,
@@ -183,10 +184,24 @@ def _judged_leaders(
             or (not regular[i] and _is_near(zero[0], point, separation))
             for point in points
         ):
-            points.append(judged(land, *zero))
+            point = judged(land, *zero)
+            if _is_level(point):
+                fates[i] = "flat"
+                continue
+            points.append(point)
         fates[i] = "converged"
         reached |= members
     return points, fates
+
+
+def _is_level(point: Judged) -> bool:
+    """Return whether rounding hides how f changes around a point with some gradient.
+
+    An example is tanh near 18, where the gradient is short, but nowhere 0.
+    """
+    found = point.evidence
+    slope = point.curvature is not None and point.curvature.gradient.any()
+    return bool(found and not found.kind and found.reason == LEVEL and slope)
 
 
 def _is_same(y: np.ndarray, point: Judged) -> bool:

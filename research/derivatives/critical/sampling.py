@@ -27,7 +27,7 @@ from research.derivatives.critical.reduced import (
 )
 
 ON_LINE = 0.5 * 2.0 ** (-np.arange(0, 480) / 2)  # Distances, decreasing.
-ON_SPHERE = 0.5 * 2.0 ** -np.array([*range(20), *range(20, 64, 4)])
+ON_SPHERE = 0.5 * 2.0 ** -np.array([*range(20), *range(20, 64, 4), *range(64, 256, 16)])
 # Rounds of refining an extreme direction on a circle and on a sphere, factor of the
 # cone after each, and number of directions refined.
 ROUNDS, SPHERE_ROUNDS = 10, 24
@@ -48,6 +48,7 @@ LEAST_POWER = 1.2
 QUADRATIC = 2.1
 STEADY = 0.8  # Largest allowed change of this power over a run.
 JUMPS = "f jumps there"
+LEVEL = "f does not change beyond rounding"
 ROUGH = "the second derivatives of f do not exist there"
 
 
@@ -175,7 +176,7 @@ def _on_spheres(reduced: Reduced) -> Evidence:
     run, reason = _run(words, RUN)
     if run is None:
         return _undecided(
-            reason or "f does not change beyond rounding in some direction"
+            reason or f"{LEVEL} in some direction"
         )
     if _contradicted(grid, run):
         return _undecided("values of f contradict its derivatives")
@@ -447,6 +448,6 @@ def _nothing(reduced: Reduced, rises: Rises) -> Evidence:
         and not reduced.curvature.gradient.any()
         and not reduced.curvature.hessian.any()
     )
-    return _undecided("f does not change beyond rounding")._replace(
+    return _undecided(LEVEL)._replace(
         kind="flat" if flat else ""
     )

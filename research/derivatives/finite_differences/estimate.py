@@ -1006,11 +1006,14 @@ def _two_sided(ladder: Ladder, found: Tables, end: int) -> tuple[Verdict, Estima
 
     The function f must be defined on both sides of x.
     """
-    gaps = [settle(best_of_each_level(*both)) for both in _both_gaps(found)]
+    columns = [best_of_each_level(*both) for both in _both_gaps(found)]
+    gaps = [settle(column) for column in columns]
     for gap, table in zip(gaps, found.gaps, strict=True):
         verdict = _of_gap(gap, table, ladder.exponents)
         if verdict != "ok":
             return verdict, NOTHING
+    # Steps that cross a kink beside x, which smaller steps deny.
+    end = min(end, *(column.end for column in columns))
     power = rate(found.central, ladder.exponents)
     if power < VANISHES or _is_rough(ladder, len(found.gaps)):
         return "unresolved", NOTHING
