@@ -175,9 +175,7 @@ def _on_spheres(reduced: Reduced) -> Evidence:
     words = _words(grid, low, high)
     run, reason = _run(words, RUN)
     if run is None:
-        return _undecided(
-            reason or f"{LEVEL} in some direction"
-        )
+        return _undecided(reason or f"{LEVEL} in some direction")
     if _contradicted(grid, run):
         return _undecided("values of f contradict its derivatives")
     size = np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1))
@@ -448,6 +446,4 @@ def _nothing(reduced: Reduced, rises: Rises) -> Evidence:
         and not reduced.curvature.gradient.any()
         and not reduced.curvature.hessian.any()
     )
-    return _undecided(LEVEL)._replace(
-        kind="flat" if flat else ""
-    )
+    return _undecided(LEVEL)._replace(kind="flat" if flat else "")

@@ -1135,7 +1135,7 @@ def _is_rough(ladder: Ladder, order: int) -> bool:
         if not (bits[some] > _LOUD).all() or np.ptp(powers[some]) != 3 * APART:
             continue
         mean = float(np.mean(rises)) / APART
-        if rises.min() > 1 and _STEADY < mean < order + _STEADY:
+        if rises.min() > 0.25 and _STEADY < mean < order + _STEADY:
             return True
     return False
 
