@@ -13,13 +13,13 @@ The other half was held out and is the default. The author of `finite_difference
 both halves and knew which problems are hard. The other packages run with their default
 settings. numdifftools and jacobi are optional (`pip install '.[peers]'`).
 
-A second part has derivatives of orders 1 to 4 of random functions in eight classes:
+A second part has derivatives of orders 1 to 4 of random functions in nine classes:
 smooth, at a root, with a jump in f'' or f''', with a kink at x or near x, with
-cancelling terms, and rounded to a grid. Each package gets the orders that it supports;
-scipy.differentiate and jacobi support only order 1. An answer is wrong if its error is
-larger than the claimed error. If there is no derivative, half the gap between the
-derivatives from the left and from the right is used as the error. The share of wrong
-answers is relative to all functions.
+cancelling terms, rounded to a grid, and at an x far from 0. Each package gets the
+orders that it supports; scipy.differentiate and jacobi support only order 1. An answer
+is wrong if its error is larger than the claimed error. If there is no derivative, half
+the gap between the derivatives from the left and from the right is used as the error.
+The share of wrong answers is relative to all functions.
 
     python experiments/honest_errors.py            # about a minute
     # 2,000 functions of each class and order; about ten minutes.

@@ -1886,3 +1886,16 @@ def test_a_derivative_that_is_not_finite_has_no_measured_remainder_and_no_warnin
     assert report.own_precision_gap == math.inf
     assert "is linear" not in report.text()
     assert infinite.verdict == "right"
+
+
+@pytest.mark.parametrize("key", range(3))
+def test_smallest_error_counts_that_a_given_derivative_is_rounded_to_float32(key):
+    f = lambda x: jnp.sum(jnp.sin(x) ** 2)
+    x, key = jnp.ones(3, jnp.float32), jax.random.key(key)
+    report = check_derivative(f, x, key, jax.grad(f))
+    assert report.verdict == "right"
+    off = lambda error: lambda x: jax.grad(f)(x) * (1 + error)
+    found = check_derivative(f, x, key, off(3 * report.smallest_error))
+    assert found.verdict == "wrong"
+    # The report does not promise what float32 cannot show.
+    assert report.smallest_error > 1e-6

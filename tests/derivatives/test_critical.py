@@ -985,3 +985,58 @@ def test_the_error_of_a_rise_contains_the_rounding_errors_of_the_gradient():
     squares = np.sum(np.asarray(steps, np.longdouble) ** 2, axis=1)
     exact = 2 * np.sinh(squares / 2) ** 2  # cosh z - 1
     assert np.mean(np.abs(rise - exact) > 4 * error) < 0.2
+
+
+@pytest.mark.on_ci("the other terms", but=r"1e-20 x³\]")
+@pytest.mark.parametrize(
+    ("f", "n"),
+    [
+        pytest.param(
+            lambda x: x[0] ** 4 + x[1] ** 4 + 1e-20 * x[0] ** 3, 2, id="1e-20 x³"
+        ),
+        pytest.param(
+            lambda x: x[0] ** 4 + x[1] ** 4 + 1e-50 * x[0] ** 3, 2, id="1e-50 x³"
+        ),
+        pytest.param(
+            lambda x: x[0] ** 4 + 2 * x[1] ** 4 + 1e-18 * x[0] ** 2 * x[1],
+            2,
+            id="1e-18 x²y",
+        ),
+        pytest.param(
+            lambda x: jnp.sum(x**4) + 1e-25 * x[0] * x[1] * x[2], 3, id="1e-25 xyz"
+        ),
+    ],
+)
+def test_a_tiny_cube_beside_fourth_powers_is_no_extremum(f, n):
+    note = classify_critical_point(f, jnp.zeros(n)).note
+    assert note == "no extremum: the third derivative does not vanish"
+
+
+def test_a_saddle_of_two_coordinates_is_no_saddle_if_f_slopes_along_the_third():
+    slope = lambda x: x[0] ** 2 - x[1] ** 2 + 1e-7 * x[2]
+    with pytest.raises(ValueError, match="no zero of the gradient was found near x"):
+        classify_critical_point(slope, jnp.zeros(3))
+    cube = lambda x: x[0] ** 2 - x[1] ** 2 + x[2] ** 3
+    assert classify_critical_point(cube, jnp.zeros(3)).note.startswith("a saddle")
+
+
+@pytest.mark.parametrize(
+    ("f", "bounds"),
+    [(jnp.tanh, (-50.0, 51.0)), (jax.nn.sigmoid, (-100.0, 50.0))],
+    ids=["tanh", "sigmoid"],
+)
+def test_a_plateau_by_rounding_is_no_critical_point(f, bounds):
+    found = critical_points(lambda x: f(x[0]), grid_of_starts([bounds], 41), [bounds])
+    assert not list(found)
+    assert found.converged == 0
+    assert found.flat > 0
+
+
+@pytest.mark.parametrize("power", [3.95, 4.05])
+def test_a_power_beside_the_fourth_is_not_called_the_fourth_derivative(power):
+    point = classify_critical_point(
+        lambda x: jnp.sum(x**2) ** (power / 2), jnp.zeros(2)
+    )
+    assert point.kind == "degenerate"
+    assert "fourth" not in point.note
+    assert point.order == 0

@@ -1652,3 +1652,64 @@ def test_a_solver_that_takes_no_step_near_x_does_not_hide_the_slope(power):
             lambda u, x=x, width=width: np.sin(np.where(abs(u - x) < width, x, u)), x
         )
         assert found.verdict != "ok" or abs(found.value - np.cos(x)) <= found.error
+
+
+FAR = {
+    "seconds since 1970": (1.7e9, 2, 1.0),
+    "a Julian day": (2459580.5, 3, 2.0),
+    "10⁸": (1e8, 3, 2.0),
+}
+
+
+@pytest.mark.parametrize(("a", "power", "height"), FAR.values(), ids=FAR)
+def test_far_from_0_a_wave_of_length_one_is_not_stepped_over(a, power, height):
+    """d/dt of (t - a)^power + height sin(t - a), where t - a has no rounding error."""
+    f = lambda t: (t - a) ** power + height * np.sin(t - a)
+    for shift in (-0.625, 0.375, 0.75, 2.5):
+        truth = (
+            power * shift ** (power - 1) + height * np.cos(shift),
+            power * (power - 1) * shift ** (power - 2) - height * np.sin(shift),
+        )
+        for order in (1, 2):
+            found = finite_difference(f, a + shift, order)
+            assert found.verdict == "ok"
+            assert abs(found.value - truth[order - 1]) <= found.error
+
+
+BESIDE = {
+    "relu": lambda u, x: np.maximum(np.sin(u), 0),
+    "relu and exp": lambda u, x: np.maximum(np.sin(u), 0) + np.exp(x),
+    "abs and cos": lambda u, x: np.abs(np.sin(u)) + np.cos(x),
+    "times cos": lambda u, x: np.maximum(u, 0) * np.cos(u),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_steps_across_a_kink_beside_x_give_no_third_derivative(name):
+    """The even part of the kink cancels in a central difference of order 3."""
+    right = {"relu": -1.0, "relu and exp": np.e - 1, "times cos": -3.0}
+    right["abs and cos"] = -1.0 + np.sin(1.0)
+    left = {"relu": 0.0, "relu and exp": np.e, "times cos": 0.0}
+    left["abs and cos"] = 1.0 + np.sin(1.0)
+    for d in 10.0 ** np.linspace(-11, -3, 33):
+        for sign, truth in ((1, right[name]), (-1, left[name])):
+            edge = 1.0 - sign * d
+            found = finite_difference(lambda x, c=edge: BESIDE[name](x - c, x), 1.0, 3)
+            # The truth changes by at most 4 d, since x is not at the kink.
+            assert found.verdict != "ok" or (
+                abs(found.value - truth) <= found.error + 10 * d
+            )
+
+
+@pytest.mark.parametrize("power", [0.25, 0.5, 0.75, 1.0])
+def test_an_oscillation_at_all_distances_has_no_derivative(power):
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        a, b = rng.uniform(0.3, 3), rng.uniform(-3, 3)
+        c, q = 10 ** rng.uniform(-4, 0), rng.choice([0.5, 1, 2, 3])
+
+        def f(t, a=a, b=b, c=c, q=q):
+            u = np.abs(t - 1)
+            return np.sin(a * t + b) + c * u**power * np.sin(1 / (u + 1e-300) ** q)
+
+        assert finite_difference(f, 1.0).verdict != "ok"

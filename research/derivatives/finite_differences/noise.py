@@ -133,7 +133,8 @@ def appears(share: np.ndarray) -> np.ndarray:
     Rounding errors of x and of f have about the same size at all small distances. So
     noise is no rounding error if it is more than 900 times that of all windows at
     smaller distances, and at least two of these show noise. An example is
-    (x - a)² + sin(x - a) at a = 10⁹: R is ε |x f'| / 2, but x - a has no rounding error.
+    (x - a)² + sin(x - a) near a = 10⁹: R is ε |x f'| / 2, but x - a has no rounding
+    error.
 
     Args:
       share: Noise of each window divided by R, shape (windows,).

@@ -1,4 +1,4 @@
-"""Random functions in eight classes, with their one-sided derivatives.
+"""Random functions in nine classes, with their one-sided derivatives.
 
 A function is a Python expression in x with NumPy's names. The expression is evaluated
 twice. NumPy evaluates it to compute values of the function. The module `taylor`
@@ -16,6 +16,8 @@ classes are:
 - cancellation: terms of f cancel, so the noise of f exceeds ε |f|.
 - quantised: f is rounded to a grid or to float32. The true derivative is the derivative
   of f without this rounding.
+- far from 0: a polynomial plus a wave, at an x that is up to 1e13 times as large as
+  their unit of length.
 """
 
 import math
@@ -425,6 +427,23 @@ def _quantised(rng: np.random.Generator) -> _Expression:
     return f"stepped({e}, {_text(float(10.0 ** rng.uniform(-12, -3)))})", at.x
 
 
+def _far_from_0(rng: np.random.Generator) -> _Expression:
+    """Draw a polynomial plus a wave of (x - a) / unit, with x near a and a large.
+
+    An example of x is the time in seconds since 1970.
+    """
+    unit = float(10.0 ** rng.uniform(-1, 2))
+    a = float(_number(rng) * 10.0 ** rng.uniform(2, 12))
+    v = f"((x - {_text(a)}) * {_text(1 / unit)})"
+    waves = [f"sin({v})", f"cos(1.7*{v})", f"exp(-({v}**2))", f"tanh({v})"]
+    powers = ["{c}*{v}", "{c}*{v}**2 + {v}", "{c}*{v}**3", "{c}*{v}*({v} + {d})"]
+    wave = f"{_text(float(10.0 ** rng.uniform(-3, 0)))}*{waves[rng.integers(4)]}"
+    c, d = _text(_number(rng)), _text(_number(rng))
+    rest = powers[rng.integers(4)].format(c=c, d=d, v=v)
+    offset = _text(float(10.0 ** rng.uniform(-2, 7)))
+    return f"{offset} + {wave} + {rest}", float(a + rng.uniform(-3, 3) * unit)
+
+
 CLASSES: dict[str, Callable[[np.random.Generator], _Expression]] = {
     "smooth": _smooth,
     "root": _root,
@@ -434,4 +453,5 @@ CLASSES: dict[str, Callable[[np.random.Generator], _Expression]] = {
     "kink near": _kink_near,
     "cancellation": _cancellation,
     "quantised": _quantised,
+    "far from 0": _far_from_0,
 }
