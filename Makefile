@@ -1,6 +1,6 @@
 # Each target does all of its own set-up, on a machine that has Python 3.11 or newer, git and make.
 #   make run            the main experiment; make run ARGS="--help" shows its flags
-#   make test           every law in its fast form, and every docstring's example
+#   make test           most laws in their fast form, and the docstrings' examples
 #   make test-ci        the tests that make test leaves out and .ci/run runs every time
 #   make test-all       every test but the nightly ones
 #   make nightly        the tests that take minutes and add little to the rest

@@ -146,6 +146,18 @@ NIGHTLY = re.compile(
     r"\[(?!diabetes_bmi|breast_cancer_two|quadratic)"
     r"|test_stochastic_descent_comes_to_rest_where_theory_says"
 )
+# Examples of docstrings that take more than a second; `.ci/run` has them each time.
+SLOW_EXAMPLES = re.compile(
+    r"research\.(comparison\.(networks\.compare_networks|_compare\.compare"
+    r"|trials\.measure_contenders|network_contenders\.grafted_shampoo)"
+    r"|models\.(_cnn\.cnn|transformer\.transformer_(de|en)coder"
+    r"|transformer_block\.block|_recurrent\.(recurrence|recurrent))"
+    r"|derivatives\.sparse\.sparse_(hessian|jacobian)"
+    r"|update_rules\.(_least_squares\.(levenberg_marquardt|gauss_newton)"
+    r"|_layerwise\.hyperball|_variance_reduction\.saga)"
+    r"|descent\._implicit_minimum\.implicit_minimum"
+    r"|verification\._verify_rule\.verify_rule)"
+)
 # A shell starts a command in the background with these signals ignored, and every
 # process that it starts inherits that. The tests of Ctrl-C need them as in a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -192,6 +204,8 @@ def pytest_collection_modifyitems(config, items):
     """Mark what `make test` leaves out, what runs on every version and at night."""
     check_that_cases_are_kept(items)
     for item in items:
+        if is_example(item) and SLOW_EXAMPLES.fullmatch(item.name):
+            item.add_marker(pytest.mark.on_ci("an example that takes over a second"))
         if NIGHTLY.match(item.name):
             item.add_marker(pytest.mark.nightly)
         chosen = is_for_every_version(item.path)

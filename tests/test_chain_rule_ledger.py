@@ -88,6 +88,7 @@ def test_every_planted_bug_is_one(result):
     assert len({bug["line"] for bug in result.numbers["hunted"]}) == 10
 
 
+@pytest.mark.on_ci("a whole hunt; nothing shorter shows this")
 def test_a_wrong_origin_is_counted(monkeypatch):
     planted = chain_rule_ledger.bugs()
     name = next(iter(planted))

@@ -90,6 +90,7 @@ def of(found, name, kind, workload="diabetes_ridge"):
     return found.arrays[f"{workload}/{name}/{kind}"]
 
 
+@pytest.mark.on_ci("a whole study; nothing shorter shows this")
 def test_one_rule_under_two_names_has_other_points_and_is_not_called_better():
     # The luck of a search must not be shared, so the points depend on the name.
     assert not np.array_equal(
@@ -490,6 +491,7 @@ def test_every_answer_states_the_detectable_factor():
     assert "smallest factor that this study could detect is" in study().answer
 
 
+@pytest.mark.on_ci("a whole study; nothing shorter shows this")
 def test_a_rule_twice_as_fast_needs_half():
     # On a quadratic one learning rate is another's half: with made rules, nothing is
     # tuned, and both are one trial.

@@ -103,6 +103,7 @@ def cell(found, rule):
     return next(one for one in found.numbers["cells"] if one["rule"] == rule)
 
 
+@pytest.mark.on_ci("test_schedules.py has each schedule")
 @pytest.mark.thorough("the other shares of warm-up", but=r"0\.2")
 @pytest.mark.parametrize("warmup", [0.0, 0.2, 0.5])
 def test_schedules_are_those_of_optax(warmup):
@@ -946,6 +947,7 @@ def test_a_name_that_does_not_exist_is_refused_before_a_run_begins(given, messag
         command.complete(command.Config(**given))
 
 
+@pytest.mark.on_ci("a whole study; nothing shorter shows this")
 def test_the_rate_that_is_varied_is_the_learning_rate_wherever_it_stands():
     def mine(momentum=0.9, learning_rate=0.1):
         return update_rules.heavy_ball(learning_rate, momentum)

@@ -31,6 +31,7 @@ def test_waiting_ends_at_the_limit(conftest, monkeypatch):
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
+@pytest.mark.on_ci("another process; nothing shorter shows this")
 def test_in_the_background_ctrl_c_is_not_ignored():
     program = (
         "import runpy, signal; ignored = signal.getsignal(signal.SIGINT); "

@@ -164,6 +164,7 @@ def test_a_run_in_chunks_has_the_bits_of_the_run_at_once(data, sampler):
         jax.tree.map(np.testing.assert_array_equal, (whole, info), (state, joined))
 
 
+@pytest.mark.on_ci("many chunk lengths; nothing shorter shows this")
 def test_evaluations_stand_at_their_points_and_nowhere_else(data):
     sampler = samplers.stochastic(20)
     evaluate = lambda params: least_squares(params, data)

@@ -122,6 +122,7 @@ def test_a_step_of_every_kind_of_rule_exports(name):
     assert_exported_is_direct(step, second, batch_indices)
 
 
+@pytest.mark.on_ci("whole runs; nothing shorter shows this")
 @pytest.mark.thorough("the other samplers", but="full batch")
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 def test_a_run_of_every_sampler_exports(sampler):

@@ -46,6 +46,7 @@ def leaves(tree):
     }
 
 
+@pytest.mark.on_ci("a whole network; nothing shorter shows this")
 def test_rule_is_muon_in_the_blocks_and_adam_elsewhere_at_one_falling_rate():
     config = dataclasses.replace(FAST, steps=8, evaluate_every=4, warmup=2)
     rng = np.random.default_rng(0)

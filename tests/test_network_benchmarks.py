@@ -64,6 +64,7 @@ def test_the_answer_counts_what_is_ahead_and_names_what_is_not():
     )
 
 
+@pytest.mark.on_ci("trainings of every peer; nothing shorter shows this")
 def test_each_of_ours_is_held_against_the_others(monkeypatch):
     seconds = {
         "ours": np.array([2.0]),

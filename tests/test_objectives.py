@@ -408,7 +408,7 @@ def test_covariance_trace_predicts_the_variance_of_a_minibatch_gradient():
     )
 
 
-@pytest.mark.on_ci("a regression", but="softmax")
+@pytest.mark.on_ci("several dtypes; nothing shorter shows this")
 @pytest.mark.thorough("logistic regression", but="linear|softmax")
 @each_problem
 def test_values_keep_the_dtype_of_params_and_data(name):
@@ -457,6 +457,7 @@ def test_accuracy_breaks_ties_towards_the_first_class():
         assert jax.jit(objectives.accuracy(model))(zero, batch) == 0.75
 
 
+@pytest.mark.on_ci("the docstring's example has a value")
 def test_r_squared_is_scikit_learn_s():
     model, _, params, batch = problem("linear")
     expected = r2_score(np.asarray(batch.y), np.asarray(model.apply(params, batch.x)))

@@ -233,6 +233,7 @@ def test_a_missing_package_is_named(package, folder, monkeypatch):
         windows.at(0) if package == "grain" else records.open_records(folder)
 
 
+@pytest.mark.on_ci("many windows; the trainings from a disk use them")
 def test_windows_hold_the_steps_in_order_and_few_are_read_ahead():
     order = GENERATOR.permutation(52).reshape(26, 2)
     count = []
@@ -399,6 +400,7 @@ def test_a_folder_that_was_there_before_is_not_deleted(tmp_path, capsys):
     assert "examples exists. Choose another --folder" in capsys.readouterr().err
 
 
+@pytest.mark.on_ci("a small form of a benchmark; the other tests have its parts")
 def test_small_form_of_the_dataset_larger_than_memory(tmp_path, monkeypatch):
     """As `python -m benchmarks.larger_than_memory`, with 3 MB in windows of 0.8 MB."""
     monkeypatch.setattr(_train_records, "WINDOW_BYTES", 800_000)

@@ -195,6 +195,7 @@ def test_missing_array_is_found_and_named(run, tmp_path, capsys):
     assert "exact is 'missing' there, 'float64[2]' here." in out
 
 
+@pytest.mark.on_ci("a whole run; nothing shorter shows this")
 def test_another_environment_is_named_as_the_likely_cause(run, tmp_path, capsys):
     result = runs.load_result(run)
     put(run, with_flipped_bit(result, "exact", 1, 0)[0])

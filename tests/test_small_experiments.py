@@ -47,6 +47,9 @@ def pictures(results):
     return Pictures()
 
 
+@pytest.mark.on_ci(
+    "whole runs; test_image_recognition.py and others have parts of runs"
+)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_expected_numbers_hold_at_default_size(experiment, results):
     for name, (low, high) in experiment.EXPECTED.items():

@@ -97,6 +97,7 @@ FULL_BATCH = {
 }
 
 
+@pytest.mark.on_ci("test_a_cell_has_the_same_bits_in_any_company has mini-batches")
 @pytest.mark.thorough("the other rules", but="average")
 @pytest.mark.parametrize("make_rule", FULL_BATCH.values(), ids=FULL_BATCH)
 def test_full_batch_sweep_equals_one_run_alone(workload, make_rule):

@@ -149,6 +149,7 @@ def test_different_rule_is_status_1_with_its_cause(capsys):
     assert "50 steps in float32" in out
 
 
+@pytest.mark.on_ci("test_same_rule_is_status_0_with_a_table_of_problems has the table")
 def test_json_holds_the_verdict_and_every_problem(capsys):
     """Other programs read it: strict JSON, with the numbers of the table."""
     words = "gradient_descent --against optax.sgd --json"

@@ -203,8 +203,8 @@ SANE = {
 }
 
 
+@pytest.mark.on_ci("whole minimisations; nothing shorter shows this")
 @pytest.mark.thorough("the other workloads", but=r"^(diabetes|breast_cancer)\]")
-@pytest.mark.on_ci("the accuracy of a classification", but="diabetes")
 @pytest.mark.parametrize("name", SANE)
 def test_metric_at_the_optimum_is_sane(name):
     workload = make(name)
@@ -360,10 +360,10 @@ def test_penalty_leaves_the_intercept_alone():
     )
 
 
+@pytest.mark.on_ci("whole minimisations; nothing shorter shows this")
 @pytest.mark.thorough(
     "the other workloads", but=r"^(breast_cancer_two_features|quadratic)\]"
 )
-@pytest.mark.on_ci("the quadratic function", but="breast_cancer")
 @pytest.mark.parametrize("name", workloads.WORKLOADS)
 def test_float32_is_kept_throughout(name):
     workload = make(name, dtype="float32")

@@ -108,6 +108,7 @@ def test_given_fans_take_the_place_of_the_shapes(name):
     assert draw(jax.random.key(2), (7,), jnp.float64, fan_in=3, fan_out=1).shape == (7,)
 
 
+@pytest.mark.on_ci("the docstring's example has orthonormal weights")
 @pytest.mark.thorough("the other shapes", but="shape0")
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5), (2, 3, 2, 4)])
 def test_orthogonal_weights_are_orthonormal_and_jaxs(shape):

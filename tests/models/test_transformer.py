@@ -158,6 +158,7 @@ def test_decoder_equals_the_sums_written_out(positions, order, tied):
         )
 
 
+@pytest.mark.on_ci("test_decoder_equals_the_sums_written_out has the same blocks")
 @pytest.mark.thorough(
     "waves and post-norm, which test_decoder_equals_the_sums_written_out has",
     but="learned",
@@ -410,6 +411,7 @@ def test_leading_axes_of_any_number_equal_the_loop_over_sequences(leading):
         np.testing.assert_allclose(scores[index], alone, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.on_ci("whole networks; nothing shorter shows this")
 def test_no_key_means_no_noise_and_each_key_its_own():
     apply, params = encoder(dropout=0.5)
     plain, _ = encoder()
@@ -479,6 +481,7 @@ def test_the_initial_point_is_as_it_is_told():
     )  # No two layers from the same draws.
 
 
+@pytest.mark.on_ci("a whole network; nothing shorter shows this")
 def test_the_initial_point_is_as_it_is_told_with_tied_tokens():
     waves = models.transformer_decoder(
         100, 50, width=64, positions="sinusoidal", tied=True, num_layers=1, order="post"

@@ -66,6 +66,7 @@ def test_no_image_has_no_convolution():
     assert y.shape == (0, 5, 5, 17)
 
 
+@pytest.mark.on_ci("large convolutions; nothing shorter shows this")
 @pytest.mark.thorough("more channels", but="32")
 @pytest.mark.parametrize(("channels", "told"), [(32, 7e-7), (256, 1.6e-6)])
 def test_its_rounding_in_float32_is_as_told(channels, told, monkeypatch):

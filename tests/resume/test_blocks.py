@@ -125,6 +125,7 @@ class Stop(Exception):
     """Where a training is stopped."""
 
 
+@pytest.mark.on_ci("test_training.py kills a training at each step")
 @pytest.mark.thorough(
     "a state of every kind, which test_batches_of_any_state_round_trip_exactly has",
     but="adam",
@@ -157,6 +158,7 @@ def test_training_that_was_stopped_at_any_chunk_goes_on_to_the_same_bits(
         )
 
 
+@pytest.mark.on_ci("test_training.py refuses checkpoints of another program")
 def test_other_runs_are_not_taken_for_these(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "LARGEST_SHARE", float("inf"))
     made, shared = (

@@ -57,6 +57,9 @@ def searched(search, name, **arguments):
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(x, d, first))
 
 
+@pytest.mark.on_ci(
+    "long walks; test_every_failure_has_its_reason_and_a_step_of_zero stays"
+)
 @pytest.mark.thorough(
     "a function that overflows; make test has one that is infinite beyond a wall",
     but="bumpy",

@@ -55,10 +55,7 @@ def of_two_dtypes(dtype, scale=1.0):
     return squares, start, residuals
 
 
-@pytest.mark.on_ci(
-    "Newton and Levenberg-Marquardt, which take longer to compile",
-    but="gradient_descent",
-)
+@pytest.mark.on_ci("params of two dtypes; nothing shorter shows this")
 @pytest.mark.parametrize("make", [gradient_descent, newton, levenberg_marquardt])
 def test_params_of_two_dtypes_reach_the_minimum(make):
     rule = make(0.1) if make is gradient_descent else make()
@@ -135,6 +132,7 @@ def valley(x):
 KEEPING = [newton(), trust_region_newton(), levenberg_marquardt(), gauss_newton()]
 
 
+@pytest.mark.on_ci("many rules; nothing shorter shows this")
 @pytest.mark.thorough("the other rules; make test has Levenberg-Marquardt", but="rule2")
 @pytest.mark.parametrize("rule", KEEPING)
 def test_what_a_state_keeps_of_the_objective_is_what_it_is_where_the_step_ended(rule):
@@ -322,6 +320,7 @@ def test_what_cannot_go_on_says_why():
         assert end.outcome == outcome, (outcome, words(end))
 
 
+@pytest.mark.on_ci("many searches; nothing shorter shows this")
 def test_a_rule_whose_state_alone_moves_has_ten_steps_of_patience():
     found = minimise(lambda x: jnp.sum((x - 3.0) ** 2), adam(0.0), jnp.zeros(2))
     assert found.outcome == Outcome.NO_PROGRESS

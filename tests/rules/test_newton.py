@@ -111,6 +111,7 @@ def answer(make, g, x, f=None, grad=None, rate=1.0, **functions) -> Any:
     return run(rate, g, x, g if grad is None else grad)
 
 
+@pytest.mark.on_ci("test_every_rule.py has Newton's formula")
 @pytest.mark.thorough(
     "the other rules, of which make test has the walks or a step that is Newton's",
     but=r"^newton",

@@ -27,7 +27,9 @@ from research.derivatives.critical.reduced import (
 )
 
 ON_LINE = 0.5 * 2.0 ** (-np.arange(0, 480) / 2)  # Distances, decreasing.
-ON_SPHERE = 0.5 * 2.0 ** -np.array([*range(20), *range(20, 64, 4), *range(64, 256, 16)])
+ON_SPHERE = 0.5 * 2.0 ** -np.array([*range(20), *range(20, 64, 4)])
+# Smaller distances, which count only if squares do not underflow there.
+TINY_ON_SPHERE = 0.5 * 2.0 ** -np.arange(64, 256, 16)
 # Rounds of refining an extreme direction on a circle and on a sphere, factor of the
 # cone after each, and number of directions refined.
 ROUNDS, SPHERE_ROUNDS = 10, 24
@@ -165,7 +167,9 @@ def _on_line(reduced: Reduced) -> Evidence:
 
 
 def _on_spheres(reduced: Reduced) -> Evidence:
-    ways, radii = directions(reduced.curvature.loose.shape[1]), ON_SPHERE
+    tiny = TINY_ON_SPHERE[TINY_ON_SPHERE**2 >= reduced.land.underflow]
+    ways = directions(reduced.curvature.loose.shape[1])
+    radii = np.concatenate([ON_SPHERE, tiny])
     grid = reduced.rises(np.broadcast_to(ways, (len(radii), *ways.shape)), radii)
     if _jumps(grid, 8):
         return _undecided(JUMPS)
