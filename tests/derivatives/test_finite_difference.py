@@ -1712,4 +1712,6 @@ def test_an_oscillation_at_all_distances_has_no_derivative(power):
             u = np.abs(t - 1)
             return np.sin(a * t + b) + c * u**power * np.sin(1 / (u + 1e-300) ** q)
 
-        assert finite_difference(f, 1.0).verdict != "ok"
+        found = finite_difference(f, 1.0)
+        # With power 1, the slopes stay within c of that of the sine.
+        assert found.verdict != "ok" or (power == 1 and found.error >= c)
