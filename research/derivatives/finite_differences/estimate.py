@@ -66,6 +66,7 @@ _SLOW = 0.9
 # If noise in _FOUR windows in a row, each at least 2^_LOUD rounding errors, grows with
 # a power of the distance between _STEADY and n + _STEADY, f is rough.
 _STEADY = 0.25
+_RISE = 0.25  # Least growth of the noise between two windows, in bits.
 _FOUR = 4
 _LOUD = 2.0
 _ALL = 1 / 16  # Noise above this share of a change of f counts as the whole change.
@@ -1127,16 +1128,17 @@ def _is_rough(ladder: Ladder, order: int) -> bool:
     bits = np.log2(noise / rounding(ladder)[ladder.places])
     # If f - f(x) is all noise, its rounding errors grow with it, and bits do not.
     change = np.max(np.abs(ladder.windows - ladder.centre), axis=1)
-    rising = np.where(noise > _ALL * change, np.log2(noise), bits)
+    is_all = noise > _ALL * change
     powers = ladder.exponents[ladder.places]
     for first in range(len(bits) - _FOUR + 1):
         some = slice(first, first + _FOUR)
-        rises = np.diff(rising[some])
         if not (bits[some] > _LOUD).all() or np.ptp(powers[some]) != 3 * APART:
             continue
-        mean = float(np.mean(rises)) / APART
-        if rises.min() > 0.25 and _STEADY < mean < order + _STEADY:
-            return True
+        for sizes in (bits, np.log2(noise))[: 1 + bool(is_all[some].all())]:
+            rises = np.diff(sizes[some])
+            mean = float(np.mean(rises)) / APART
+            if rises.min() > _RISE and _STEADY < mean < order + _STEADY:
+                return True
     return False
 
 
