@@ -167,7 +167,7 @@ def _on_line(reduced: Reduced) -> Evidence:
 
 
 def _on_spheres(reduced: Reduced) -> Evidence:
-    tiny = TINY_ON_SPHERE[TINY_ON_SPHERE**2 >= reduced.land.underflow]
+    tiny = TINY_ON_SPHERE[reduced.land.underflow <= TINY_ON_SPHERE**2]
     ways = directions(reduced.curvature.loose.shape[1])
     radii = np.concatenate([ON_SPHERE, tiny])
     grid = reduced.rises(np.broadcast_to(ways, (len(radii), *ways.shape)), radii)
