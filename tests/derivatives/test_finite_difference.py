@@ -344,7 +344,10 @@ def test_strict_raises_and_names_verdict_and_remedy():
             errors.NotScalarError,
             r"shape \(2,\).*jacobian",
         ),
-        (lambda x: "one", 1.0, {}, errors.NotScalarError, "one real number"),
+        (lambda x: "one", 1.0, {}, errors.NotScalarError, "'one' is a text"),
+        (np.sin, Fraction(1, 3), {}, TypeError, r"a Fraction. Pass float\(x\)"),
+        (np.sin, 2**70, {}, TypeError, r"an? int. Pass float\(x\)"),
+        (np.sin, 1.0, {"order": 0}, ValueError, "order=0, which is no such integer"),
         (np.sin, (1.0, [2.0, 3.0]), {}, TypeError, "x must be one real number"),
     ],
 )

@@ -1,6 +1,7 @@
 """Derivative of a function of one number, with an error bound and a verdict."""
 
 import math
+import numbers
 import operator
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
@@ -14,6 +15,7 @@ from research.checks import (
     check_flag,
     check_not_deleted,
     refuse_traced,
+    shown,
 )
 from research.derivatives.errors import NoDerivativeError
 from research.derivatives.finite_differences.breaks import (
@@ -1205,6 +1207,11 @@ def _point(x: Any) -> float:
         array = np.asarray(None)
     # The kind of bfloat16 is "V", as of all dtypes that NumPy does not know.
     is_real = array.dtype.kind in "fiu" or array.dtype.name == "bfloat16"
+    if isinstance(x, numbers.Number | bool | np.bool_) and not is_real:
+        raise TypeError(
+            f"x must be one real number that NumPy has; got x={shown(x)}, a "
+            f"{type(x).__name__}. Pass float(x)."
+        )
     if array.ndim or not is_real:
         raise TypeError(
             f"x must be one real number; got x={x!r}. Call finite_difference for each "
@@ -1223,7 +1230,12 @@ def _order(order: Any) -> int:
         number = operator.index(order)
     except TypeError:
         number = 0
-    if not 1 <= number <= HIGHEST_ORDER or isinstance(order, bool):
+    if number < 1 or isinstance(order, bool):
+        raise ValueError(
+            f"order must be 1 to {HIGHEST_ORDER}; got order={shown(order)}, which is "
+            "no such integer."
+        )
+    if number > HIGHEST_ORDER:
         raise ValueError(
             f"order must be 1 to {HIGHEST_ORDER}; got order={order!r}. The noise of f "
             "hides differences of higher orders. Call derivative(f, x, order=n), which "

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.checks import shown
 from research.derivatives.errors import NotScalarError
 
 # Number of points where f of an array is compared with f of a number. There are more if
@@ -126,6 +127,11 @@ def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float
             raise
         return float("nan"), 0.0
     array: Any = _filled(value)
+    if isinstance(value, str | bytes):
+        raise NotScalarError(
+            f"f must return one real number; f({float(point)!r}) = {shown(value)} is a "
+            "text."
+        )
     if array.size != 1 or _kind(array.dtype) not in "fiubcO":
         raise NotScalarError(
             f"f must return one real number; f({float(point)!r}) has shape "
