@@ -53,7 +53,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--output",
         type=Path,
-        help="file to write (default: RESULTS.md beside this, when all is run)",
+        help="file to write (default: RESULTS.md beside this, if all parts run and "
+        "none fails)",
     )
     parser.add_argument(
         "--gradbench",
@@ -99,8 +100,8 @@ def _results(flags: argparse.Namespace, parts: Sequence[str]) -> Path | None:
 def _measured(name: str, measure: Callable[[], Any], failed: list[str]) -> Any:
     """Return what a part measures, or None if it fails.
 
-    A failure is printed, and its name is added to `failed`: the parts of an hour are
-    not lost by one of them.
+    If the part fails, the error is printed and the part's name is added to `failed`. So
+    one failure does not lose the results of an hour.
     """
     try:
         return measure()

@@ -1,4 +1,4 @@
-"""Trainings of several experiments: seeds that choose and report, and lists of jobs."""
+"""Code that several experiments share: read their seeds, and train a list of jobs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -45,8 +45,7 @@ def train_jobs(
     """Train every job, and load finished jobs from their checkpoints.
 
     Args:
-      jobs: Tuples. The entries of each one, written one after another, are the name of
-        its checkpoint.
+      jobs: Tuples. The name of a job's checkpoint is its entries, joined by "/".
       compute: Function (job, watch) -> function of the job's checkpoints that trains
         it. The function watch takes the share that is done, and words.
       label: Function job -> what is trained, for the progress report.

@@ -13,10 +13,10 @@ decreases, and most examples of a batch are wasted.
     # Every power of two, under eight minutes.
     python experiments/batch_size.py --full
 
-Expected number (`EXPECTED`): the measured number of example gradients divided by that
-of the law of McCandlish et al. 2018, m (1 + b / knee), for batches of b examples. A
-fit to all batch sizes gives m, the number for very small batches, and the knee. The
-expected values are the smallest and the largest of these ratios on each data set.
+Expected number (`EXPECTED`): the law of McCandlish et al. 2018 says that batches of b
+examples need m (1 + b / knee) example gradients. m and the knee are fitted to all batch
+sizes. The expected values are the smallest and the largest ratio of the measured number
+and that of the law, on each data set.
 """
 
 import dataclasses
@@ -535,7 +535,7 @@ def fit_law(sizes: Sequence[int], examples: Sequence[float]) -> Law:
 
     def residuals(logs_of_law: np.ndarray):
         m, knee = logs_of_law
-        return m + np.log1p(np.exp(np.log(b) - knee)) - logs
+        return np.logaddexp(m, m + np.log(b) - knee) - logs
 
     steps = logs - np.log(b)
     start = [logs.min(), logs.min() - steps.min()]

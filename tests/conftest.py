@@ -146,7 +146,7 @@ NIGHTLY = re.compile(
     r"\[(?!diabetes_bmi|breast_cancer_two|quadratic)"
     r"|test_stochastic_descent_comes_to_rest_where_theory_says"
 )
-# Examples of docstrings that take more than a second; `.ci/run` has them each time.
+# Examples of docstrings that take more than a second. `.ci/run` runs them each time.
 SLOW_EXAMPLES = re.compile(
     r"research\.(comparison\.(networks\.compare_networks|_compare\.compare"
     r"|trials\.measure_contenders|network_contenders\.grafted_shampoo)"

@@ -741,7 +741,7 @@ def test_a_checkpoint_of_another_program_is_refused(data, first, other):
         )
 
     before = train(*first)
-    with pytest.raises(ValueError, match=r"its step is another program.*Use --fresh"):
+    with pytest.raises(ValueError, match=r"the program of a step differs.*use --fresh"):
         train(*other)
     assert train(*first).params == before.params
     longer = train(*first, num_epochs=4)
@@ -750,6 +750,10 @@ def test_a_checkpoint_of_another_program_is_refused(data, first, other):
     *values, program = kept[-1].values
     kept.append(kept[-1]._replace(values=[*values, program | {"jax": "0.7.2"}]))
     train(*other, num_epochs=4)
+    # A checkpoint of an older version of the code has no program.
+    kept.append(kept[-1]._replace(values=values))
+    with pytest.raises(ValueError, match=r"another version of this code\. Use --fresh"):
+        train(*first, num_epochs=4)
 
 
 def test_a_step_that_calls_python_is_resumed():

@@ -17,21 +17,25 @@ def answer(findings: research.runs.Findings) -> str:
     """Say up to which size larger batches are useful, and what a full batch costs."""
     numbers = findings.numbers
     curves = numbers["curves"]
-    limits = " and ".join(
-        f"{pays(c)} on {c['workload']} (n = {c['n']:,})" for c in curves
-    )
-    first = (
-        f"Batches pay up to {limits}: these are the largest that need at most twice as "
-        "many example gradients as very small batches to reach "
-        f"{numbers['target']:g} of the initial f - f*."
-    )
-    return " ".join([first, *map(cost, curves)])
-
-
-def pays(curve: dict[str, Any]):
-    """Return the largest batch size that pays, in words."""
-    size = curve["pays_up_to"]
-    return "no measured size" if size is None else f"b = {size:,}"
+    limits = [
+        f"{c['pays_up_to']:,} on {c['workload']} (n = {c['n']:,})"
+        for c in curves
+        if c["pays_up_to"] is not None
+    ]
+    none = [c["workload"] for c in curves if c["pays_up_to"] is None]
+    task = f"to reach {numbers['target']:g} of the initial f - f*"
+    words = []
+    if limits:
+        words.append(
+            f"Up to {' and '.join(limits)}: these are the largest batches that need at "
+            f"most twice as many example gradients as very small batches {task}."
+        )
+    if none:
+        words.append(
+            f"On {' and '.join(none)}, every measured batch needs more than twice as "
+            f"many example gradients as very small batches {task}."
+        )
+    return " ".join([*words, *map(cost, curves)])
 
 
 def cost(curve: dict[str, Any]):
@@ -136,7 +140,7 @@ def knees_table(numbers: Mapping[str, Any]) -> research.runs.Table:
                 c["least_steps"],
                 c["least_examples"],
                 c["knee"],
-                c["pays_up_to"],
+                "–" if c["pays_up_to"] is None else c["pays_up_to"],
                 c["noise_at_start"],
                 c["noise_at_target"],
                 *c["examples_over_law"],

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import jaxlib
 import numpy as np
 
 from research.derivatives.costs.jaxprs import inner
@@ -14,7 +16,7 @@ def program_text(traced: Any, lowered: Any = None) -> str:
     """Return the text of a program: its operations, shapes, dtypes and constants.
 
     The text is that which JAX writes before it compiles. It is the same in every
-    process on the same kind of device. It does not have the code of Python functions
+    process on the same kind of device. It does not contain the code of Python functions
     that the compiled program calls (callbacks).
 
     Args:
@@ -31,16 +33,15 @@ def program_text(traced: Any, lowered: Any = None) -> str:
 def program_facts(traced: Any, lowered: Any) -> dict[str, str]:
     """Return what identifies a program in a checkpoint, as JSON values.
 
-    Texts of two versions of JAX, or for two kinds of device, are not comparable, so
-    both facts stand beside the digest of the text. If the program calls Python
-    functions, the digest is empty.
+    Texts of two versions of JAX or jaxlib, or for two kinds of device, are not
+    comparable, so these facts stand beside the digest of the text.
     """
     text = program_text(traced, lowered)
-    digest = hashlib.sha256(text.encode()).hexdigest()
     return {
         "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
         "platform": jax.default_backend(),
-        "digest": "" if "callback" in text else digest,
+        "digest": hashlib.sha256(text.encode()).hexdigest(),
     }
 
 
@@ -54,8 +55,12 @@ def arrays_digest(arrays: Iterable[Any]) -> str:
 
 def _constants(jaxpr: Any) -> Iterator[Any]:
     """Yield the arrays that are written into the equations of a jaxpr."""
+    operands = [operand for equation in jaxpr.eqns for operand in equation.invars]
+    for operand in (*operands, *jaxpr.outvars):
+        value = getattr(operand, "val", 0.0)
+        if np.ndim(value):
+            is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+            yield jax.random.key_data(value) if is_key else value
     for equation in jaxpr.eqns:
-        values = (getattr(operand, "val", 0.0) for operand in equation.invars)
-        yield from (value for value in values if np.ndim(value))
         for part in inner(equation):
             yield from _constants(part)

@@ -152,8 +152,9 @@ def train(
           examples, the number of devices and the settings of the mesh. It also compares
           the program of a step, and with it the objective, its penalty, and the rule
           with its schedules and constants, such as momentum, b1 or weight_decay. The
-          program is not compared if it calls Python functions, or if the checkpoint is
-          of another version of JAX or another kind of device.
+          program is not compared if the checkpoint is of another version of JAX or
+          jaxlib, or of another kind of device. The code of Python functions that the
+          compiled program calls (callbacks) is not compared.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is neither a Batch nor Records nor None, or the key is not
         a JAX key. Also if the objective does not return one real floating number, or
@@ -233,6 +234,8 @@ def train(
             at = at._replace(training=digest(at.training, dataset))
         if keeps:
             at = at._replace(program=compiled.program())
+        # The traced program and its constants would stay in memory.
+        compiled = compiled._replace(program=dict)
         if saved is not None:
             at = from_saved(at, saved, num_epochs, evaluate is not None)
         elif evaluate is not None:

@@ -143,10 +143,10 @@ OF_ANOTHER_TRAINING = (
     "beginning."
 )
 OF_ANOTHER_PROGRAM = (
-    "the checkpoint belongs to another training: its step is another program. So the "
-    "objective, a constant of the rule (such as a momentum or a weight decay), a "
-    "schedule or the code has changed. Use the same ones to resume. Use --fresh, or in "
-    "Python a checkpoint in another folder, to start from the beginning."
+    "the checkpoint belongs to another training: the program of a step differs, "
+    "because the objective, a constant of the rule (such as a momentum or a weight "
+    "decay), a schedule or the code has changed. Undo the change to resume. To start "
+    "from the beginning, use --fresh, or in Python a checkpoint in another folder."
 )
 
 
@@ -167,6 +167,8 @@ def from_saved(
         else {}
     )
     if values.get("training") != start.training:
+        raise ValueError(OF_ANOTHER_TRAINING)
+    if len(values) < len(SHAPE):  # Of an older version of this code.
         raise ValueError(OF_ANOTHER_TRAINING)
     check_shape(values, SHAPE, "the checkpoint")
     training, epoch, step, evaluations, seconds, program = values.values()
@@ -194,9 +196,10 @@ def from_saved(
 
 def _other_program(now: Mapping[str, str], then: Mapping[str, str]) -> bool:
     """Return whether two programs are comparable and differ."""
-    comparable = all(now.get(name) == then.get(name) for name in ("jax", "platform"))
-    digests = now.get("digest"), then.get("digest")
-    return comparable and all(digests) and digests[0] != digests[1]
+    comparable = all(
+        now.get(name) == then.get(name) for name in ("jax", "jaxlib", "platform")
+    )
+    return comparable and now.get("digest") != then.get("digest")
 
 
 def _like(leaf: Any) -> Any:

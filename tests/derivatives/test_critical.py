@@ -1040,3 +1040,11 @@ def test_a_power_beside_the_fourth_is_not_called_the_fourth_derivative(power):
     assert point.kind == "degenerate"
     assert "fourth" not in point.note
     assert point.order == 0
+
+
+def test_points_on_a_curve_of_minima_are_listed_whatever_the_rounding_of_the_gradient():
+    bounds = [(-2.0, 2.0), (-2.0, 2.0)]
+    valley = lambda x: (x[0] + x[1] - 1 / 3) ** 2
+    found = critical_points(valley, grid_of_starts(bounds, 3), bounds)
+    assert len(found) > 1
+    assert found.flat == 0

@@ -69,8 +69,9 @@ def critical_points(
     quickly, such as that of (y - x⁴)(y - 2x⁴).
 
     An end point is kept if it lies inside the bounds, the gradient vanishes there, and
-    f is not constant around it. Because of rounding errors, the computed gradient is
-    rarely exactly 0. So a test decides whether it vanishes, depending on the Hessian:
+    f changes around it by more than its rounding errors. Because of rounding errors,
+    the computed gradient is rarely exactly 0. So a test decides whether it vanishes,
+    depending on the Hessian:
 
     - If the Hessian is regular, the Newton step must be at most about 1e-5 times the
       widths of the bounds, or the gradient must be a rounding error. The search makes
@@ -117,9 +118,10 @@ def critical_points(
     Returns:
       A `CriticalPoints`, which is a tuple of `CriticalPoint`s in ascending order of f.
       Its attributes count the starts that converged, left the bounds, stalled, reached
-      values that are not finite, or ended where f is constant. With `prove_seconds`,
-      its attribute `missed` is the number of critical points that are proved to lie in
-      the box of the bounds and are not listed. This number includes points that were
+      values that are not finite, or ended where f is constant or changes by less than
+      its rounding errors. With `prove_seconds`, its attribute `missed` is the number of
+      critical points that are proved to lie in the box of the bounds and are not
+      listed. This number includes points that were
       dropped because of `separation`. The proof divides the box into smaller boxes. In
       some of these boxes, it may fail to exclude further critical points. The attribute
       `around` is the number of such boxes around listed points, and `unexplored` is the
@@ -239,7 +241,8 @@ def classify_critical_point(
     result describes the moved point.
 
     The distances of the samples from x reach from about `scale` / 2 down to about 1e-72
-    times `scale`. So a rough value of `scale` is enough. Some distances are so small
+    times `scale` in float64, and 1e-18 times `scale` in float32. So a rough value of
+    `scale` is enough. Some distances are so small
     that their squares may be rounded to 0 in the precision in which f computes. At
     these distances, the prediction of the Hessian does not count as correct.
 

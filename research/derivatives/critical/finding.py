@@ -61,9 +61,9 @@ def found_points(
       (points, counts). The list `points` has a `Judged` for each critical point. The
       dict `counts` has the number of starts for each outcome. A start is counted by the
       first outcome that applies: "converged" (a run reaches a critical point), "flat"
-      (a run ends where f is constant), "not_finite" (a run reaches a point where f or a
-      derivative is not finite), "outside" (all runs end outside the bounds) or
-      "stalled" (none of these).
+      (a run ends where f is constant, or changes by less than its rounding errors),
+      "not_finite" (a run reaches a point where f or a derivative is not finite),
+      "outside" (all runs end outside the bounds) or "stalled" (none of these).
     """
     led = walks(land, starts)
     ends, slope = _snapped(
@@ -195,13 +195,15 @@ def _judged_leaders(
 
 
 def _is_level(point: Judged) -> bool:
-    """Return whether rounding hides how f changes around a point with some gradient.
+    """Return whether the gradient is not 0, but rounding hides every change of f there.
 
-    An example is tanh near 18, where the gradient is short, but nowhere 0.
+    An example is tanh near 18, where the gradient is short, but nowhere 0. On a curve
+    of minimum points, f changes in the firm directions.
     """
-    found = point.evidence
-    slope = point.curvature is not None and point.curvature.gradient.any()
-    return bool(found and not found.kind and found.reason == LEVEL and slope)
+    found, curvature = point.evidence, point.curvature
+    if curvature is None or curvature.signs.size or not curvature.gradient.any():
+        return False
+    return bool(found and not found.kind and found.reason == LEVEL)
 
 
 def _is_same(y: np.ndarray, point: Judged) -> bool:

@@ -26,8 +26,8 @@ class CriticalPoints(tuple):
         search ended inside the bounds, but the gradient does not vanish there.
       not_finite: Number of starts from which a search reached a point where f, its
         gradient or its Hessian is not finite.
-      flat: Number of starts from which a search ended where f is constant. There every
-        point is critical, so no such point is listed.
+      flat: Number of starts from which a search ended where f is constant, or changes
+        by less than its rounding errors. No such point is listed.
       missed: Number of critical points that are proved to lie inside the bounds and are
         not in this tuple. None if no proof was asked for (`prove_seconds` of
         `critical_points`).

@@ -43,7 +43,7 @@ MISSED = 8.0
 SETTLED = 0.1
 # If rises on opposite sides differ relatively by less than this, f counts as smooth.
 ALIKE = 0.1
-RUN = 4  # Number of consecutive octaves that must agree (half octaves count half).
+RUN = 4  # Number of consecutive radii that must agree; on a line, twice as many.
 # Smallest power of the distance with which f may change at a critical point.
 LEAST_POWER = 1.2
 # Largest power of the distance that counts as the square.
@@ -404,7 +404,8 @@ def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
     steady = bool((np.ptp(powers, axis=0) <= STEADY).all()) and bool(
         (powers > 0.3).all()
     )
-    middle = np.median(powers, axis=0)
+    ends = np.log2(size[0] / size[-1]) / np.log2(radii[0] / radii[-1])
+    middle = np.where(np.isfinite(ends), ends, np.nan)
     return (float(middle.mean()) if np.ptp(middle) < 0.3 else np.nan), steady
 
 

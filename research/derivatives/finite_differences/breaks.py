@@ -226,9 +226,9 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
 
     - The distance of the last points is at most four spacings of the floats at x.
       Points that are closer than the floats would show the same bend twice.
-    - The d before the last one is at most 16 ε (|f| + |x f'|), with the largest |f|,
-      the median slope of the first evaluation, and the relative spacing ε of the floats
-      that f returns. It may be a rounding error.
+    - The d before the last one is at most 16 ε (|f| + |x f'|), so it may be a rounding
+      error. Here |f| is the largest value in all evaluations, f' is the median slope in
+      the first evaluation, and ε is the relative spacing of the floats that f returns.
 
     Args:
       ladder: Values of f around x. A window is a group of points near a distance from
@@ -267,12 +267,14 @@ def _spaced(x: float, low: float, high: float) -> np.ndarray:
     """Return equally spaced distances from x, such that x plus a distance is a float.
 
     Otherwise x plus a distance would be rounded, and the second differences of f would
-    show its slope. If the distances are closer than the floats at x, they stay so.
+    show its slope. The distances are unchanged if they are closer together than four
+    spacings of the floats at x. Otherwise they may reach a little beyond low and high.
     """
     unit = np.spacing(abs(x) + high)
     step = (high - low) / (_POINTS - 1)
     if step > _APART * unit:
-        step, low = np.floor(step / unit) * unit, np.ceil(low / unit) * unit
+        low = max(np.floor(low / unit), 1.0) * unit
+        step = np.ceil((high - low) / (_POINTS - 1) / unit) * unit
     return low + step * np.arange(_POINTS)
 
 

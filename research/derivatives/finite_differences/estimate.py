@@ -4,6 +4,7 @@ import math
 import numbers
 import operator
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
@@ -186,9 +187,10 @@ def finite_difference(
     is extrapolated twice: as a series in h², and as a series in h. The second series is
     right if the derivative of order `order` + 1 jumps at x. If estimates at two smaller
     steps contradict the estimate at a step, that step and all larger steps are
-    discarded. The result is the remaining estimate with the smallest bound. The bound
-    is 1.5 times a sum of two terms. The first term is 1.2 times the effect of the noise
-    of f on the estimate. The second is the largest of three changes of the estimate:
+    discarded. The same holds for the estimates of a jump of f, f', ... at x. The result
+    is the remaining estimate with the smallest bound. The bound is 1.5 times a sum of
+    two terms. The first term is 1.2 times the effect of the noise of f on the estimate.
+    The second is the largest of three changes of the estimate:
 
     - the change by the last extrapolation;
     - the change from the estimate at half the step. If there are fewer than four
@@ -1015,7 +1017,7 @@ def _two_sided(ladder: Ladder, found: Tables, end: int) -> tuple[Verdict, Estima
         verdict = _of_gap(gap, table, ladder.exponents)
         if verdict != "ok":
             return verdict, NOTHING
-    # Steps that cross a kink beside x, which smaller steps deny.
+    # Larger steps cross a kink beside x. Smaller steps show no kink at x.
     end = min(end, *(column.end for column in columns))
     power = rate(found.central, ladder.exponents)
     if power < VANISHES or _is_rough(ladder, len(found.gaps)):
@@ -1124,7 +1126,7 @@ def _is_rough(ladder: Ladder, order: int) -> bool:
     The windows then show noise that grows with a power of the distance: with power 1
     for x cos(1 / x) at 0, with power 0.63 for Weierstrass's function. A derivative of
     order n needs a power above n. Rounding errors and other noise do not grow by a
-    power at four windows in a row.
+    power at four windows in a row, and by at least 0.25 bits from each to the next.
     """
     noise = windows_noise(ladder)
     bits = np.log2(noise / rounding(ladder)[ladder.places])
@@ -1207,10 +1209,11 @@ def _point(x: Any) -> float:
         array = np.asarray(None)
     # The kind of bfloat16 is "V", as of all dtypes that NumPy does not know.
     is_real = array.dtype.kind in "fiu" or array.dtype.name == "bfloat16"
-    if isinstance(x, numbers.Number | bool | np.bool_) and not is_real:
+    of_python = isinstance(x, numbers.Real | Decimal | bool | np.bool_)
+    if of_python and not is_real:
         raise TypeError(
-            f"x must be one real number that NumPy has; got x={shown(x)}, a "
-            f"{type(x).__name__}. Pass float(x)."
+            "x must be one real number: a float, or an integer of at most 64 bits; got "
+            f"x={shown(x)}, of type {type(x).__name__}. Pass float(x)."
         )
     if array.ndim or not is_real:
         raise TypeError(
@@ -1232,8 +1235,8 @@ def _order(order: Any) -> int:
         number = 0
     if number < 1 or isinstance(order, bool):
         raise ValueError(
-            f"order must be 1 to {HIGHEST_ORDER}; got order={shown(order)}, which is "
-            "no such integer."
+            f"order must be an integer from 1 to {HIGHEST_ORDER}; got "
+            f"order={shown(order)}."
         )
     if number > HIGHEST_ORDER:
         raise ValueError(

@@ -61,6 +61,10 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
     if at least three windows show noise, and this noise is smaller than R, the noise of
     the windows is used instead of R, but at least ε |f| / 2.
 
+    If the noise of a window, divided by R, is more than 900 times that of all windows
+    at smaller distances, it is an oscillation of f (`appears`). Then it counts at this
+    distance and at all larger ones, and does not correct R.
+
     In three cases, the noise is assumed to be larger than the windows show:
 
     - The noise appears suddenly: the window before shows neither noise nor much
@@ -128,7 +132,9 @@ def windows_noise(ladder: Ladder) -> np.ndarray:
 
 
 def appears(share: np.ndarray) -> np.ndarray:
-    """Return whether each window shows an oscillation of f and no rounding errors.
+    """Return, for each window, whether its noise is an oscillation of f.
+
+    Otherwise it may consist of rounding errors.
 
     Rounding errors of x and of f have about the same size at all small distances. So
     noise is no rounding error if it is more than 900 times that of all windows at

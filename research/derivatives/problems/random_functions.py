@@ -16,7 +16,7 @@ classes are:
 - cancellation: terms of f cancel, so the noise of f exceeds ε |f|.
 - quantised: f is rounded to a grid or to float32. The true derivative is the derivative
   of f without this rounding.
-- far from 0: a polynomial plus a wave, at an x that is up to 1e13 times as large as
+- far from 0: a polynomial plus a wave, at an x that is up to 3e13 times as large as
   their unit of length.
 """
 
