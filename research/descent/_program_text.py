@@ -57,7 +57,7 @@ def _constants(jaxpr: Any) -> Iterator[Any]:
     """Yield the arrays that are written into the equations of a jaxpr."""
     operands = [operand for equation in jaxpr.eqns for operand in equation.invars]
     for operand in (*operands, *jaxpr.outvars):
-        value = getattr(operand, "val", 0.0)
+        value: Any = getattr(operand, "val", 0.0)
         if np.ndim(value):
             is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
             yield jax.random.key_data(value) if is_key else value

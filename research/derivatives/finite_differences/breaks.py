@@ -1,5 +1,7 @@
 """Search for distances at which f looks noisy, jumps, or differs from a prediction."""
 
+from typing import Any
+
 import numpy as np
 
 from research.derivatives.finite_differences.ladder import (
@@ -263,7 +265,7 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     return (sizes[-1] * _SHRINKS < max(sizes) and not is_jump) or has_pole
 
 
-def _spaced(x: float, low: float, high: float) -> np.ndarray:
+def _spaced(x: float, low: Any, high: Any) -> np.ndarray:
     """Return equally spaced distances from x, such that x plus a distance is a float.
 
     Otherwise x plus a distance would be rounded, and the second differences of f would
