@@ -203,6 +203,7 @@ def is_for_every_version(path):
 def pytest_collection_modifyitems(config, items):
     """Mark what `make test` leaves out, what runs on every version and at night."""
     check_that_cases_are_kept(items)
+    check_that_named_tests_are_kept(items)
     for item in items:
         if is_example(item) and SLOW_EXAMPLES.fullmatch(item.name):
             item.add_marker(pytest.mark.on_ci("an example that takes over a second"))
@@ -283,6 +284,21 @@ def check_that_cases_are_kept(items):
                         "Say at its mark which test of this file catches the same one "
                         'and stays in make test: thorough(..., caught_by="test_...").'
                     )
+
+
+def check_that_named_tests_are_kept(items):
+    """Refuse a mark `on_ci` whose words name a test that is left out, too.
+
+    This is checked for tests of the same file.
+    """
+    for item in items:
+        mark = item.get_closest_marker("on_ci")
+        for test in re.findall(r"\btest_\w+\b(?!\.py)", mark.args[0] if mark else ""):
+            if hasattr(item.module, test) and not is_kept(item, test):
+                raise pytest.UsageError(
+                    f"{item.nodeid}: its mark says that make test has {test}, which "
+                    "make test leaves out."
+                )
 
 
 def is_kept(item, test):

@@ -127,10 +127,7 @@ def test_schedules_are_those_of_optax(warmup):
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.on_ci(
-    "test_the_rate_that_is_varied_is_the_learning_rate_wherever_it_stands trains "
-    "with traced schedules"
-)
+@pytest.mark.on_ci("traced schedules; nothing shorter shows this")
 def test_a_schedule_may_be_traced():
     rate = lambda peak, warmup, decay: training_schedule(peak, warmup, decay, 20)(7)
     points = np.random.default_rng(0).random((5, 3)) * [1.0, 0.3, 3.0]
@@ -198,7 +195,7 @@ def comparison(found, rule):
 
 
 @pytest.mark.on_ci(
-    "a whole study; test_rules_that_all_diverge_get_no_factor has what is said of "
+    "a whole study; test_rules_that_all_diverge_get_no_factor tests the words about "
     "such rules"
 )
 def test_a_rule_that_always_diverges_is_a_result():

@@ -119,6 +119,19 @@ def test_a_mistake_that_is_left_out_names_the_test_that_catches_it(conftest):
         check(planting("second", "third", caught_by="test_of_one"))
 
 
+def test_a_mark_names_only_tests_that_make_test_has(conftest):
+    check = conftest.check_that_named_tests_are_kept
+
+    def of(words):
+        item = planting("first")[0]
+        item.get_closest_marker = lambda name: pytest.mark.on_ci(words).mark
+        return [item]
+
+    check(of("a study; test_of_one has a part of it, and test_x.py another"))
+    with pytest.raises(pytest.UsageError, match="has test_that_is_left_out, which"):
+        check(of("a study; test_that_is_left_out has a part of it"))
+
+
 @pytest.mark.parametrize(
     ("target", "traced"),
     [

@@ -98,10 +98,7 @@ def test_descent_diverges_just_above_two_over_the_largest_eigenvalue_not_just_be
     assert norm_after(0.5 * 0.99) < 1e-6
 
 
-@pytest.mark.on_ci(
-    "mini-batches by hand; test_evaluations_stand_at_their_points_and_nowhere_else has "
-    "single examples by hand"
-)
+@pytest.mark.on_ci("mini-batches by hand; nothing shorter shows this")
 @pytest.mark.thorough("the other samplers", but="sampler1")
 @pytest.mark.parametrize(
     "sampler",

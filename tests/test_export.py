@@ -75,9 +75,7 @@ def is_at_full_precision(product: str) -> bool:
 
 
 @pytest.mark.thorough("the other models, and batches", but="logistic-full")
-@pytest.mark.on_ci(
-    "a step alone; test_a_run_of_every_sampler_exports has one within a run"
-)
+@pytest.mark.on_ci("a step alone; nothing shorter shows this")
 @pytest.mark.parametrize(
     "indices",
     [None, jnp.arange(32, dtype=jnp.int32)],
@@ -111,7 +109,7 @@ RULES = (
 
 
 @pytest.mark.thorough("the other kinds", but=r"^sam\]")
-@pytest.mark.on_ci("sam; test_a_run_of_every_sampler_exports has adam")
+@pytest.mark.on_ci("sam; nothing shorter shows this")
 @pytest.mark.parametrize("name", RULES)
 def test_a_step_of_every_kind_of_rule_exports(name):
     rule = update_rules.UPDATE_RULES[name]

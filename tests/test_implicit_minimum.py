@@ -184,10 +184,7 @@ def _one_quartic(x, curvature):
     return x[0] ** 4 / 4 + 0.5 * curvature * jnp.sum((x[1:] - 1) ** 2)
 
 
-@pytest.mark.on_ci(
-    "an objective without a minimum; "
-    "test_a_search_that_jumps_over_a_kink_gives_no_derivative has the same refusal"
-)
+@pytest.mark.on_ci("an objective without a minimum; nothing shorter shows this")
 @pytest.mark.thorough("the powers", but="none")
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_search_that_ends_before_a_singular_hessian_is_refused(name):
@@ -253,10 +250,7 @@ def test_a_derivative_that_may_not_exist_is_nan_although_its_formula_is_zero():
         at(0.3)
 
 
-@pytest.mark.on_ci(
-    "150 coordinates; test_a_search_that_jumps_over_a_kink_gives_no_derivative has "
-    "one coordinate"
-)
+@pytest.mark.on_ci("150 coordinates; nothing shorter shows this")
 @pytest.mark.thorough("three of the four draws", but="3")
 @pytest.mark.parametrize("seed", range(4))
 def test_a_kink_in_one_of_many_coordinates_gives_no_derivative(seed):
@@ -275,12 +269,7 @@ def test_a_kink_in_one_of_many_coordinates_gives_no_derivative(seed):
         )
 
 
-@pytest.mark.on_ci(
-    "three derivatives of a minimum; the example in the docstring of implicit_minimum "
-    "has a gradient, and "
-    "test_a_derivative_in_the_range_of_a_singular_hessian_is_found one in forward "
-    "mode"
-)
+@pytest.mark.on_ci("three derivatives of a minimum; nothing shorter shows this")
 def test_minimise_is_differentiable_in_reverse():
     def at(theta):
         return minimise(lambda x: ridge(x, theta), RULE, jnp.zeros(6), tolerance=1e-13)

@@ -169,8 +169,7 @@ FORMULAS = {
 
 
 @pytest.mark.on_ci(
-    "the quantile; "
-    "test_the_quantile_minimises_the_quantile_loss_and_half_is_the_median has it",
+    "the quantile; nothing shorter shows this",
     but="^(hinge|focal)",
 )
 @pytest.mark.thorough(

@@ -118,11 +118,7 @@ def test_each_part_changes_only_what_it_names():
     assert (settings.context, settings.batch_size) == (8, 8)  # As many characters.
 
 
-@pytest.mark.on_ci(
-    "the rule without Muon; "
-    "test_rule_is_muon_in_the_blocks_and_adam_elsewhere_at_one_falling_rate has the "
-    "whole rule"
-)
+@pytest.mark.on_ci("the rule without Muon; nothing shorter shows this")
 @pytest.mark.thorough("the rate that falls along a line", but="without1")
 @pytest.mark.parametrize("without", [("muon",), ("muon", "linear_decay")])
 def test_rule_without_muon_is_optaxs_adamw(without):

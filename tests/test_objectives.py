@@ -237,7 +237,7 @@ def test_penalty_equals_the_recorded_digits(name):
         )
 
 
-@pytest.mark.on_ci("derivatives of R²; test_r_squared_is_scikit_learn_s has its values")
+@pytest.mark.on_ci("derivatives of R²; nothing shorter shows this")
 def test_r_squared_equals_the_recorded_digits():
     case = RECORDED["r2_loss"]
     y, pred = (jnp.array(case["inputs"][name]) for name in ("y", "pred"))
@@ -515,9 +515,7 @@ def test_r_squared_of_equal_targets_is_not_finite(target):
     assert np.isnan(objectives.r_squared(SHOWN)(y, Batch(y, y)))
 
 
-@pytest.mark.on_ci(
-    "large and small targets; test_r_squared_is_scikit_learn_s has ordinary ones"
-)
+@pytest.mark.on_ci("large and small targets; nothing shorter shows this")
 @pytest.mark.thorough("float16 and float32", but="bfloat16|float64")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_r_squared_is_right_at_every_scale_in_every_dtype(dtype):

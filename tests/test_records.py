@@ -294,10 +294,7 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.on_ci(
-    "four trainings; test_small_form_of_the_dataset_larger_than_memory has the bits "
-    "of memory, without a kill"
-)
+@pytest.mark.on_ci("four trainings; nothing shorter shows this")
 def test_training_from_a_disk_has_the_bits_of_memory_also_after_a_kill(
     written, tmp_path, monkeypatch
 ):

@@ -273,10 +273,7 @@ def test_reference_that_comes_out_again_is_bit_identical(reference, tmp_path, ca
     assert "equal the reference" in out
 
 
-@pytest.mark.on_ci(
-    "a reference; test_another_environment_is_named_as_the_likely_cause has a run "
-    "with other bits and the same digits"
-)
+@pytest.mark.on_ci("a reference; nothing shorter shows this")
 def test_reference_with_other_bits_and_the_same_table_is_told_apart(
     reference, tmp_path, capsys
 ):
@@ -330,10 +327,7 @@ def test_reference_with_another_number_is_named(reference, tmp_path, capsys):
     assert (status, "in n: 308 there, 309 here." in out) == (1, True)
 
 
-@pytest.mark.on_ci(
-    "rounding of a reference's number; "
-    "test_another_environment_is_named_as_the_likely_cause has that of a run's array"
-)
+@pytest.mark.on_ci("rounding of a reference's number; nothing shorter shows this")
 @pytest.mark.thorough("one that is off by more", but=r"^1e-07")
 @pytest.mark.parametrize(
     ("off", "status", "kind"),

@@ -215,10 +215,7 @@ def test_metric_at_the_optimum_is_sane(name):
     ), metrics
 
 
-@pytest.mark.on_ci(
-    "test_metric_at_the_optimum_is_sane has the same workload on three parts, with "
-    "wider bounds"
-)
+@pytest.mark.on_ci("a whole minimisation; nothing shorter shows this")
 def test_diabetes_on_all_rows_reaches_the_published_r_squared():
     # 0.51775 for least squares on all 442 rows (scikit-learn's and the recorded
     # reference's).

@@ -99,7 +99,7 @@ def bent(conv):
 
 
 @pytest.mark.on_ci(
-    "other paddings; test_vmap_over_weights_equals_the_loop has one of them",
+    "other paddings; nothing shorter shows this",
     but="even|2, 1|tiles",
 )
 @pytest.mark.thorough("five more shapes", but="even|2, 1|number|pairs|tiles")

@@ -289,9 +289,7 @@ def test_gradients_of_a_logit_reach_no_later_position():
     np.testing.assert_array_equal((grads != 0).any(-1), np.tri(CONTEXT, dtype=bool))
 
 
-@pytest.mark.on_ci(
-    "gradients; test_encoder_is_the_mean_over_what_counts_written_out has the values"
-)
+@pytest.mark.on_ci("gradients; nothing shorter shows this")
 @pytest.mark.thorough("the other positions", but="learned")
 @each_kind
 def test_what_stands_after_the_end_changes_neither_value_nor_gradient(positions, order):
@@ -383,9 +381,7 @@ def test_embedding_and_its_gradient_equal_the_rows_and_their_sums():
     )
 
 
-@pytest.mark.on_ci(
-    "two leading axes; test_encoder_is_the_mean_over_what_counts_written_out has one"
-)
+@pytest.mark.on_ci("two leading axes; nothing shorter shows this")
 @pytest.mark.thorough("fewer axes", but="leading2")
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
 def test_leading_axes_of_any_number_equal_the_loop_over_sequences(leading):
@@ -442,10 +438,7 @@ def test_each_sum_of_a_block_draws_noise_of_its_own():
     )
 
 
-@pytest.mark.on_ci(
-    "the start of every layer; "
-    "test_the_initial_point_is_as_it_is_told_with_tied_tokens has that of the tokens"
-)
+@pytest.mark.on_ci("the start of every layer; nothing shorter shows this")
 def test_the_initial_point_is_as_it_is_told():
     model = models.transformer_decoder(
         100, 50, width=64, num_layers=2, dtype=jnp.float32

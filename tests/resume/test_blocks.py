@@ -84,11 +84,7 @@ def leaf_bits(tree):
     ]
 
 
-@pytest.mark.on_ci(
-    "a state of every kind; "
-    "test_training_that_was_stopped_at_any_chunk_goes_on_to_the_same_bits has that "
-    "of adam"
-)
+@pytest.mark.on_ci("a state of every kind; nothing shorter shows this")
 def test_batches_of_any_state_round_trip_exactly(tmp_path):
     made = runs.checkpoints_in(tmp_path)
     shared, states = compiled(odd_rule), []

@@ -121,12 +121,11 @@ def critical_points(
       values that are not finite, or ended where f is constant or changes by less than
       its rounding errors. With `prove_seconds`, its attribute `missed` is the number of
       critical points that are proved to lie in the box of the bounds and are not
-      listed. This number includes points that were
-      dropped because of `separation`. The proof divides the box into smaller boxes. In
-      some of these boxes, it may fail to exclude further critical points. The attribute
-      `around` is the number of such boxes around listed points, and `unexplored` is the
-      number of all other such boxes. Without `prove_seconds`, these three attributes
-      are None.
+      listed. This number includes points that were dropped because of `separation`. The
+      proof divides the box into smaller boxes. In some of these boxes, it may fail to
+      exclude further critical points. The attribute `around` is the number of such
+      boxes around listed points, and `unexplored` is the number of all other such
+      boxes. Without `prove_seconds`, these three attributes are None.
     Raises:
       ValueError: starts or bounds has a wrong shape, a lower bound is not below the
         upper bound, a number is not finite, separation is not positive, or
@@ -242,9 +241,9 @@ def classify_critical_point(
 
     The distances of the samples from x reach from about `scale` / 2 down to about 1e-72
     times `scale` in float64, and 1e-18 times `scale` in float32. So a rough value of
-    `scale` is enough. Some distances are so small
-    that their squares may be rounded to 0 in the precision in which f computes. At
-    these distances, the prediction of the Hessian does not count as correct.
+    `scale` is enough. Some distances are so small that their squares may be rounded to
+    0 in the precision in which f computes. At these distances, the prediction of the
+    Hessian does not count as correct.
 
     Samples cannot show everything. A term that outweighs the others only at smaller
     distances is not seen, such as 1e-80 x³ in x⁴ + 1e-80 x³. If f is sampled in several

@@ -404,9 +404,8 @@ def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
     steady = bool((np.ptp(powers, axis=0) <= STEADY).all()) and bool(
         (powers > 0.3).all()
     )
-    ends = np.log2(size[0] / size[-1]) / np.log2(radii[0] / radii[-1])
-    middle = np.where(np.isfinite(ends), ends, np.nan)
-    return (float(middle.mean()) if np.ptp(middle) < 0.3 else np.nan), steady
+    whole = _whole_power(size, radii)
+    return (float(whole.mean()) if np.ptp(whole) < 0.3 else np.nan), steady
 
 
 def _flattens(size: np.ndarray, radii: np.ndarray) -> bool:
@@ -414,8 +413,12 @@ def _flattens(size: np.ndarray, radii: np.ndarray) -> bool:
 
     At a critical point, the result is True. If the gradient does not vanish, p is 1.
     """
-    powers = np.log2(size[0] / size[-1]) / np.log2(radii[0] / radii[-1])
-    return bool((powers > LEAST_POWER).all())
+    return bool((_whole_power(size, radii) > LEAST_POWER).all())
+
+
+def _whole_power(size: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Return the power of the distance from the first to the last row, by column."""
+    return np.log2(size[0] / size[-1]) / np.log2(radii[0] / radii[-1])
 
 
 def _run(words: list[str], length: int) -> tuple[slice | None, str | None]:

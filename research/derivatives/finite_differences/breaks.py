@@ -1,7 +1,5 @@
 """Search for distances at which f looks noisy, jumps, or differs from a prediction."""
 
-from typing import Any
-
 import numpy as np
 
 from research.derivatives.finite_differences.ladder import (
@@ -229,7 +227,7 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     - The distance of the last points is at most four spacings of the floats at x.
       Points that are closer than the floats would show the same bend twice.
     - The d before the last one is at most 16 ε (|f| + |x f'|), so it may be a rounding
-      error. Here |f| is the largest value in all evaluations, f' is the median slope in
+      error, also one of x plus a distance. Here |f| is the largest value in all evaluations, f' is the median slope in
       the first evaluation, and ε is the relative spacing of the floats that f returns.
 
     Args:
@@ -243,7 +241,7 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     low, high = step / 16, step * 2 * WINDOW[-1]
     sizes, heights, slope = [], [], 0.0
     while len(sizes) <= _LOOKS or (len(sizes) <= _MOST_LOOKS and _is_smooth(sizes)):
-        points = _spaced(ladder.x, low, high)
+        points = np.linspace(low, high, _POINTS)
         values = sampler(ladder.x + side * points)
         if not sizes:
             rises = np.abs(np.diff(values)) / (points[1] - points[0])
@@ -263,21 +261,6 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     least = _LAST_DIGITS * ladder.epsilon * size
     is_jump = are_apart and _STAYS * sizes[-1] > sizes[-2] > least
     return (sizes[-1] * _SHRINKS < max(sizes) and not is_jump) or has_pole
-
-
-def _spaced(x: float, low: Any, high: Any) -> np.ndarray:
-    """Return equally spaced distances from x, such that x plus a distance is a float.
-
-    Otherwise x plus a distance would be rounded, and the second differences of f would
-    show its slope. The distances are unchanged if they are closer together than four
-    spacings of the floats at x. Otherwise they may reach a little beyond low and high.
-    """
-    unit = np.spacing(abs(x) + high)
-    step = (high - low) / (_POINTS - 1)
-    if step > _APART * unit:
-        low = max(np.floor(low / unit), 1.0) * unit
-        step = np.ceil((high - low) / (_POINTS - 1) / unit) * unit
-    return low + step * np.arange(_POINTS)
 
 
 def _is_smooth(sizes: list[float]) -> bool:
