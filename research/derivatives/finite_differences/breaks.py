@@ -227,8 +227,9 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     - The distance of the last points is at most four spacings of the floats at x.
       Points that are closer than the floats would show the same bend twice.
     - The d before the last one is at most 16 ε (|f| + |x f'|), so it may be a rounding
-      error, also one of x plus a distance. Here |f| is the largest value in all evaluations, f' is the median slope in
-      the first evaluation, and ε is the relative spacing of the floats that f returns.
+      error, also one of x plus a distance. Here |f| is the largest value in all
+      evaluations, f' is the median slope in the first evaluation, and ε is the relative
+      spacing of the floats that f returns.
 
     Args:
       ladder: Values of f around x. A window is a group of points near a distance from
