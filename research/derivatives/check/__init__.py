@@ -47,10 +47,12 @@ from research.derivatives.check.report import (
     not_finite_in,
     other_gradients,
     other_values,
+    underflowing,
     vanishing,
     wrong_beside,
 )
 from research.derivatives.check.rounding import OF_CONSTANTS, ROUNDINGS
+from research.derivatives.check.underflow import Underflow
 from research.derivatives.check.values import Values
 from research.derivatives.exact.arguments import floating, title
 from research.tracing import LOOKS_AT_VALUES
@@ -204,6 +206,9 @@ def check_derivative(
       1e-13 times the whole gradient, an error there is small, however large it is
       relative to the gradient of the leaf.)
     - The slope of f times a step of the size of x is beyond the range of float64.
+    - The derivative seems wrong, but numbers inside f, or the entries of a leaf of x,
+      are so close to 0 that floats have too few digits there or round to 0. For float64
+      this begins at about 1e-292. If JAX cannot trace f, only x is known.
     - f varies so fast that it is not smooth between neighbouring floats. Examples are
       sin(1e20 x), and the fractional part of 1e20 x.
     - The slopes from long and from short steps differ, and neither slope agrees with
@@ -802,6 +807,8 @@ class _Found(NamedTuple):
       noise: Measured rounding error of a value of f beside x.
       hidden_step: A distance from x up to which rounding hides how f changes, although
         JAX's derivative changes. 0 if there is none.
+      underflows: Whether numbers inside f are so small that their errors hide the
+        slope.
     """
 
     probe: Probe
@@ -815,6 +822,7 @@ class _Found(NamedTuple):
     leap: float
     noise: float
     hidden_step: float
+    underflows: bool
 
 
 def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
@@ -857,6 +865,7 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         values.leap,
         values.noise,
         values.hidden_step,
+        values.underflows,
     )
 
 
@@ -894,6 +903,9 @@ def _closer_look(
     rounding = 0.0
     if off(floor()):
         rounding = ROUNDINGS * line.rounding_of_rate(v, w, values.seed)
+    if off(floor() + rounding) and not values.is_split:
+        values.watch_underflow()
+        rounding += ROUNDINGS * line.rounding_of_rate(v, w, values.seed, Underflow)
     if not values.is_split:
         values.deny([rate for rate in off(floor() + rounding) if np.isfinite(rate)])
     found = floor() + (rounding if off(floor()) else 0.0)
@@ -979,7 +991,9 @@ def _report(
         verdict = "unresolved"
     elif verdict == "unresolved" and not detectable.hidden:
         jumps = all(each.leap for each in random)
-    if verdict == "wrong" and _may_be_chance(probes, detectable.overall):
+    if verdict == "wrong" and (
+        _may_be_chance(probes, detectable.overall) or _is_tiny(line)
+    ):
         verdict = "unresolved"
     if is_beyond:
         explanation = beyond_range(title(line.f))
@@ -1007,6 +1021,17 @@ def _report(
     )
 
 
+def _is_tiny(line: Line) -> bool:
+    """Return whether the nonzero entries of a leaf are almost too small for floats.
+
+    The result is True if their root mean square is below 1000 times the smallest normal
+    number. A step of 1/1000 of such an entry changes it by a number that floats do not
+    have.
+    """
+    least = 1000 * float(np.finfo(np.float64).tiny)
+    return any(leaf.scale < least for leaf in line.leaves)
+
+
 def _explanation(
     verdict: str, line: Line, found: tuple[_Found, ...], detectable: _Detectable
 ) -> str:
@@ -1020,6 +1045,10 @@ def _explanation(
     is_coarse = bool(ROUNDINGS * np.max(line.eps_of_given) > RESOLVED)
     if verdict == "unresolved" and is_coarse:
         return coarse_derivative(float(np.max(line.eps_of_given)))
+    if verdict == "unresolved" and (
+        _is_tiny(line) or any(each.underflows for each in found)
+    ):
+        return underflowing(name)
     if verdict == "unresolved" and hides.hidden_step:
         return hiding(name, hides.probe.name, hides.hidden_step)
     if verdict in ("right", "unresolved") and all(each.vanishes for each in random):

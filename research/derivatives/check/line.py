@@ -10,13 +10,14 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
-from research.derivatives.check.rounding import NUDGE, rounding_of
+from research.derivatives.check.rounding import NUDGE, Nudge, rounding_of
 from research.derivatives.check.slopes import (
     NUDGED_OFFSETS,
     OFFSETS,
     root_mean_square,
 )
 from research.derivatives.check.staircases import is_rounded_to_float32
+from research.derivatives.check.underflow import Underflow
 from research.derivatives.costs.jaxprs import inner, precisions, traced
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import title
@@ -224,6 +225,7 @@ class Line:
         self.scales = np.concatenate(
             [np.full(leaf.size, leaf.scale) for leaf in self.leaves]
         )
+        self._of_rates: dict[type[Nudge], list[Callable]] = {}
         # As far as is known, _pushed and _pulled can be traced.
         self._is_pushed = self._is_pulled = True
         self._pushed, self._sampled = (
@@ -278,6 +280,10 @@ class Line:
     def _nudged(self) -> Callable:
         return _program(_nudge, self.f, self._quick, static_argnames="largest")
 
+    @functools.cached_property
+    def _underflowed(self) -> Callable:
+        return _program(_underflow, self.f, UNOPTIMIZED, static_argnames="largest")
+
     @property
     def chooses(self) -> bool:
         """Whether f computes two values and selects one of them, as `where` does."""
@@ -322,6 +328,7 @@ class Line:
         values: np.ndarray,
         nudge: float = NUDGE,
         point: np.ndarray | None = None,
+        kind: type[Nudge] = Nudge,
     ) -> np.ndarray:
         """Measure the rounding errors of ⟨w, f(x + h v)⟩ at some of the steps h.
 
@@ -339,18 +346,23 @@ class Line:
           nudge: Size of the perturbations, in units of the relative spacing of the
             floats.
           point: Takes the place of x, if given.
+          kind: Class of the perturbations. `Underflow` perturbs only numbers that are
+            so small that they may underflow.
         """
         count = len(NUDGED_OFFSETS)
         if self.jaxpr is None:
             return np.full(count, np.nan)
         seeds = float(seed * count + 1) + np.arange(count, dtype=float)
         x = self.x if point is None else self._like(point)
+        evaluate = self._underflowed if kind is Underflow else self._nudged
         nudged = np.asarray(
-            self._nudged(x, self._like_x(v), w, seeds, nudge, largest=self._largest)
+            evaluate(x, self._like_x(v), w, seeds, nudge, largest=self._largest)
         )
         return np.abs(nudged - values[np.isin(OFFSETS, NUDGED_OFFSETS)]) / nudge
 
-    def rounding_of_rate(self, v: np.ndarray, w: np.ndarray, seed: int) -> float:
+    def rounding_of_rate(
+        self, v: np.ndarray, w: np.ndarray, seed: int, kind: type[Nudge] = Nudge
+    ) -> float:
         """Measure the rounding error of the derivative of ⟨w, f⟩ along v.
 
         The derivative is evaluated at x with random perturbations: x and the result of
@@ -371,15 +383,19 @@ class Line:
           v: Direction.
           w: Weights of the outputs.
           seed: Seed of the perturbations.
+          kind: Class of the perturbations, as in `rounding`.
         """
         seeds = float(seed * DRAWS) + np.arange(2.0 * DRAWS)
         sizes = np.repeat([NUDGE, WIDE * NUDGE], DRAWS)
+        if kind is Underflow:  # Larger ones would be cut to half of a number.
+            sizes = np.ones(2 * DRAWS)
         errors = [0.0]
-        for evaluate in list(self._nudged_rates):
+        evaluations = self._nudged_rates(kind)
+        for evaluate in list(evaluations):
             try:
                 moved = evaluate(self.x, self._like(v), jnp.asarray(w), seeds, sizes)
             except (*NO_RULE, *LOOKS_AT_VALUES):
-                self._nudged_rates.remove(evaluate)  # No other v can be traced either.
+                evaluations.remove(evaluate)  # No other v can be traced either.
                 continue
             off = np.asarray(moved[1:], np.float64) - float(moved[0])
             errors_of_each = (off / sizes).reshape(2, DRAWS)
@@ -387,13 +403,14 @@ class Line:
             errors.append(float(np.min(root_mean_square(finite.T))))
         return max(errors)
 
-    @functools.cached_property
-    def _nudged_rates(self) -> list[Callable]:
-        if (given := self.given) is not None:
-            return [jax.jit(functools.partial(_nudge_given, given))]
-        return [
-            _program(run, self.f, UNOPTIMIZED) for run in (_nudge_push, _nudge_pull)
-        ]
+    def _nudged_rates(self, kind: type[Nudge]) -> list[Callable]:
+        if kind not in self._of_rates:
+            self._of_rates[kind] = (
+                [jax.jit(functools.partial(_nudge_given, kind, self.given))]
+                if self.given is not None
+                else [_program(run, self.f, UNOPTIMIZED) for run in RATES[kind]]
+            )
+        return self._of_rates[kind]
 
     def reverse(self, w: np.ndarray) -> np.ndarray | None:
         """Return Jᵀ w as a vector, or None if f has no rule for reverse mode.
@@ -695,14 +712,25 @@ def _sample(f: Callable, x: Any, v: Any, w: Any, largest: int) -> Any:
     return _mapped(lambda h: _at(f, x, v, w, h), jnp.asarray(OFFSETS), largest)
 
 
+def _underflow(f: Callable, x: Any, v: Any, w: Any, *drawn: Any, largest: int) -> Any:
+    return _nudge(f, x, v, w, *drawn, largest, Underflow)
+
+
 def _nudge(
-    f: Callable, x: Any, v: Any, w: Any, seeds: Any, size: Any, largest: int
+    f: Callable,
+    x: Any,
+    v: Any,
+    w: Any,
+    seeds: Any,
+    size: Any,
+    largest: int,
+    kind: type[Nudge] = Nudge,
 ) -> Any:
     """Evaluate ⟨w, f(x + h v)⟩ with perturbed operations, at each of NUDGED_OFFSETS.
 
     The perturbations have the given size, in units of ε.
     """
-    evaluate = rounding_of(jax.make_jaxpr(f)(x))
+    evaluate = rounding_of(jax.make_jaxpr(f)(x), kind)
     nudged = lambda seed: lambda moved: evaluate(seed, jax.tree.leaves(moved), size)[0]
     at = lambda given: _at(nudged(given[1]), x, v, w, given[0])
     return _mapped(at, (jnp.asarray(NUDGED_OFFSETS), seeds), largest)
@@ -721,22 +749,36 @@ def _pulled(given: Callable, x: Any, w: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.tensordot(w, leaf, w.ndim), given(x))
 
 
-def _nudge_push(f: Callable, x: Any, v: Any, w: Any, *drawn: Any) -> Any:
-    return _nudged_rate(lambda x: jnp.sum(w * _push(f, x, v)), x, *drawn)
+def _nudge_push(
+    kind: type[Nudge], f: Callable, x: Any, v: Any, w: Any, *drawn: Any
+) -> Any:
+    return _nudged_rate(kind, lambda x: jnp.sum(w * _push(f, x, v)), x, *drawn)
 
 
-def _nudge_pull(f: Callable, x: Any, v: Any, w: Any, *drawn: Any) -> Any:
+def _nudge_pull(
+    kind: type[Nudge], f: Callable, x: Any, v: Any, w: Any, *drawn: Any
+) -> Any:
     pull = lambda x: jax.vjp(lambda x: jnp.sum(w * f(x)), x)[1](1.0)[0]
-    return _nudged_rate(lambda x: _inner(pull(x), v), x, *drawn)
+    return _nudged_rate(kind, lambda x: _inner(pull(x), v), x, *drawn)
 
 
-def _nudge_given(given: Callable, x: Any, v: Any, w: Any, *drawn: Any) -> Any:
-    return _nudged_rate(lambda x: _inner(_pulled(given, x, w), v), x, *drawn)
+def _nudge_given(
+    kind: type[Nudge], given: Callable, x: Any, v: Any, w: Any, *drawn: Any
+) -> Any:
+    return _nudged_rate(kind, lambda x: _inner(_pulled(given, x, w), v), x, *drawn)
 
 
-def _nudged_rate(rate: Callable, x: Any, seeds: Any, sizes: Any) -> Any:
+RATES = {
+    kind: [functools.partial(run, kind) for run in (_nudge_push, _nudge_pull)]
+    for kind in (Nudge, Underflow)
+}
+
+
+def _nudged_rate(
+    kind: type[Nudge], rate: Callable, x: Any, seeds: Any, sizes: Any
+) -> Any:
     """Evaluate a rate at x, first unperturbed, then with each seed's perturbations."""
-    evaluate = rounding_of(jax.make_jaxpr(rate)(x))
+    evaluate = rounding_of(jax.make_jaxpr(rate)(x), kind)
     at = lambda given: evaluate(given[0], jax.tree.leaves(x), given[1])[0]
     return jax.lax.map(at, (jnp.append(0.0, seeds), jnp.append(0.0, sizes)))
 

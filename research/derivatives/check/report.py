@@ -314,6 +314,17 @@ def at_the_edge(f: str) -> str:
     )
 
 
+def underflowing(f: str) -> str:
+    """Return the explanation of a check in which numbers are too small for their dtype.
+
+    `f` is the name of the function.
+    """
+    return (
+        f"Inconclusive: x or numbers inside {f} are so close to 0 that floats have too "
+        "few digits there or round to 0. Check a scaled function of a scaled x."
+    )
+
+
 def beyond_range(f: str) -> str:
     """Return the explanation of a check that fails because f changes too fast.
 

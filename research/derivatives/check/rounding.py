@@ -37,7 +37,9 @@ SUMS = (
 )
 
 
-def rounding_of(closed: Any) -> Callable[..., list[Any]]:
+def rounding_of(
+    closed: Any, kind: "type[Nudge] | None" = None
+) -> Callable[..., list[Any]]:
     """Return a function that evaluates a jaxpr with 8 times larger rounding errors.
 
     This is Monte Carlo arithmetic. The floating inputs, and each rounded result that
@@ -51,6 +53,7 @@ def rounding_of(closed: Any) -> Callable[..., list[Any]]:
 
     Args:
       closed: The jaxpr.
+      kind: Class of the perturbation, if it is not that of rounding errors.
     Returns:
       Function (seed, inputs, size=8.0) -> outputs, where inputs and outputs are lists
       of arrays. The float `seed` determines ξ, and `size` replaces the factor 8.
@@ -59,13 +62,13 @@ def rounding_of(closed: Any) -> Callable[..., list[Any]]:
     """
 
     def evaluate(seed: Any, inputs: Sequence[Any], size: Any = NUDGE) -> list[Any]:
-        nudge = _Nudge(seed, size)
+        nudge = (kind or Nudge)(seed, size)
         return _evaluated(closed, [nudge(value) for value in inputs], nudge)[0]
 
     return evaluate
 
 
-class _Nudge:
+class Nudge:
     """Perturbation of arrays by factors 1 + size ε ξ.
 
     ε is the relative spacing of the dtype, and ξ = √2 cos(seed θ) with random angles θ
@@ -82,16 +85,33 @@ class _Nudge:
         self.calls = itertools.count(1) if calls is None else calls
 
     def __call__(self, value: Any, epsilon: float | None = None) -> Any:
+        """Return a perturbed array, or the array itself if it is not floating.
+
+        `epsilon` replaces the relative spacing of the floats of the array's dtype.
+        """
         if not jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.inexact):
             return value
-        xi = self._drawn(int(np.prod(value.shape)), next(self.calls)).reshape(
-            value.shape
-        )
+        xi = self.drawn_for(value)
         epsilon = float(jnp.finfo(value.dtype).eps) if epsilon is None else epsilon
         relative = (self.size * epsilon * xi).astype(value.dtype)
         # An infinity, such as that of a mask, has no rounding error. Add the
         # perturbation, because the factor 1 + 8 ε ξ itself would be rounded.
         return value + jnp.where(jnp.isinf(value), 0, value) * relative
+
+    def result(self, equation: Any, values: Sequence[Any], value: Any) -> Any:
+        """Return the perturbed result of an equation of a jaxpr.
+
+        Args:
+          equation: The equation.
+          values: Values of its inputs.
+          value: The result.
+        """
+        return self(value)
+
+    def drawn_for(self, value: Any) -> Any:
+        """Draw ξ for each entry of an array."""
+        size = int(np.prod(value.shape))
+        return self._drawn(size, next(self.calls)).reshape(value.shape)
 
     def _drawn(self, size: int, call: int) -> Any:
         """Draw ξ for an array of the given size."""
@@ -103,9 +123,9 @@ class _Nudge:
             return cosines(size)
         return jnp.outer(cosines(-(-size // DRAWN)), cosines(DRAWN)).ravel()[:size]
 
-    def step(self, number: Any) -> "_Nudge":
+    def step(self, number: Any) -> "Nudge":
         """Return a perturbation with other ξ, for a step of a loop."""
-        return _Nudge(
+        return type(self)(
             self.seed + 0.7548776662466927 * (number + 1), self.size, self.calls
         )
 
@@ -113,7 +133,7 @@ class _Nudge:
 def _evaluated(
     closed: Any,
     inputs: Sequence[Any],
-    nudge: _Nudge | None,
+    nudge: Nudge | None,
     vary: Sequence[bool] | None = None,
 ) -> tuple[list[Any], list[bool]]:
     """Evaluate a jaxpr, and perturb its rounded results unless nudge is None.
@@ -176,7 +196,7 @@ def _rounds(atom: Any) -> bool:
 
 
 def _equation(
-    equation: Any, values: list[Any], nudge: _Nudge, which: list[bool]
+    equation: Any, values: list[Any], nudge: Nudge, which: list[bool]
 ) -> tuple[Sequence[Any], list[bool]]:
     """Evaluate an equation of a jaxpr with perturbations.
 
@@ -214,7 +234,7 @@ def _equation(
         epsilon = max(epsilon, float(jnp.finfo(values[0].dtype).eps))
         results = [nudge(results[0], epsilon)]
     elif name not in EXACT.split():
-        results = [nudge(result) for result in results]
+        results = [nudge.result(equation, values, result) for result in results]
     # The whole numbers of floor and the like are the same at all points near x. If they
     # were perturbed, a test of whether one of them is even would fail.
     return results, [name not in JUMPS for _ in results]
@@ -241,7 +261,7 @@ def _loses(value: Any, result: Any) -> bool:
 
 
 def _scan(
-    params: dict[str, Any], values: list[Any], nudge: _Nudge, which: list[bool]
+    params: dict[str, Any], values: list[Any], nudge: Nudge, which: list[bool]
 ) -> list[Any]:
     num_consts, num_carry = scan_sizes(params)
     vary = [*which[:num_consts], *[True] * (len(values) - num_consts)]
@@ -265,7 +285,7 @@ def _scan(
 
 
 def _while(
-    params: dict[str, Any], values: list[Any], nudge: _Nudge, which: list[bool]
+    params: dict[str, Any], values: list[Any], nudge: Nudge, which: list[bool]
 ) -> list[Any]:
     of_test, of_body = params["cond_nconsts"], params["body_nconsts"]
     consts = which[of_test : of_test + of_body]
@@ -304,7 +324,7 @@ def _along_first_axes(mask: Any, value: Any) -> Any:
 
 
 def _cond(
-    params: dict[str, Any], values: list[Any], nudge: _Nudge, which: list[bool]
+    params: dict[str, Any], values: list[Any], nudge: Nudge, which: list[bool]
 ) -> list[Any]:
     branches = [
         lambda *given, held=held: _evaluated(held, given, nudge, which[1:])[0]

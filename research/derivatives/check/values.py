@@ -15,6 +15,7 @@ from research.derivatives.check.slopes import (
     slope_at_middle,
     spread,
 )
+from research.derivatives.check.underflow import Underflow
 
 # Factor between the lengths of the longest step if f is rough over steps of the size
 # of x, and the least number of such lengths. There are more if entries of x need them.
@@ -65,6 +66,8 @@ class Values:
         such jump.
       noise: Measured rounding error of a value of f beside x.
       is_split: Whether the method `split` has computed the slope as a sum.
+      underflows: Whether numbers inside f are so small that their errors hide the slope
+        (`watch_underflow`).
       hidden_step: The distance s of the method `hide`, as a multiple of v: up to s,
         rounding errors hide how f changes, although JAX's derivative varies. 0 if this
         method has not found such a distance.
@@ -97,6 +100,7 @@ class Values:
         more = int(np.log2(min(max(ratio, 1.0), 2.0**60)) / 6)
         self._longer = (*LONGER, *(2.0 ** (6 * k) for k in range(3, more + 1)))
         self._may_round, self._quantum, self._underflow = may_round, 0.0, 0.0
+        self._is_watched = self.underflows = False
         self.length, (self.slope, self._values) = 1.0, self._at(1.0)
         if may_round and not self._quantum and is_constant_near(self._values):
             self._at(LONGER[0])  # A rounded f has more steps here.
@@ -115,6 +119,9 @@ class Values:
         v = length * self._v
         values = self._line.sampled(v, self._w)
         nudged = self._line.rounding(v, self._w, self.seed, values)
+        if self._is_watched:
+            known = (v, self._w, self.seed, values)
+            nudged = nudged + self._line.rounding(*known, 1.0, kind=Underflow)
         if self._may_round:
             self._quantum = max(self._quantum, quantum(values, self.eps))
         least = max(self.eps * self._size, self._quantum / 2, self._underflow)
@@ -154,6 +161,17 @@ class Values:
                 return
             if self._is_worse_than(slope, length):
                 self.slope, self._values, self.length = slope, values, length
+
+    def watch_underflow(self) -> None:
+        """Add the errors of numbers that are too small for their dtype to the noise.
+
+        The slope and all later ones include these errors. They are not measured before
+        a rate seems wrong, because compiling f once more takes time.
+        """
+        self._is_watched = True
+        slope, self._values = self._at(self.length)
+        self.underflows = not slope.error <= 2 * self.slope.error
+        self.slope = slope
 
     def approach(self, enough: float) -> None:
         """Use much shorter steps, if all entries of x that move are 0.

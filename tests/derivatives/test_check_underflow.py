@@ -1,0 +1,63 @@
+"""Laws of check_derivative where numbers are too small for floats."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.derivatives import check_derivative
+
+COMPILE_QUICKLY = DRAWS_NO_KEYS = True  # tests/conftest.py
+KEY = jax.random.key(0)
+FUNCTIONS = {
+    "square, scaled after": lambda x: jnp.sum(x * x * 1e300),
+    "cube, scaled after": lambda x: jnp.sum(x**3) * 1e200,
+    "square of a scaled x": lambda x: jnp.sum((x * 1e200) ** 2),
+    "sin of a scaled x": lambda x: jnp.sum(jnp.sin(x * 1e290)),
+    "linear": lambda x: jnp.sum(3 * x),
+    "sin": lambda x: jnp.sum(jnp.sin(x)),
+    "log1p": lambda x: jnp.sum(jnp.log1p(x)),
+    "square root": lambda x: jnp.sum(jnp.sqrt(x)),
+    "x log x": lambda x: jnp.sum(x * jnp.log(x)),
+    "norm": lambda x: jnp.sqrt(jnp.dot(x, x)),
+    "moments": lambda x: jnp.sum(x * x) / jnp.sqrt(jnp.sum(x**4)),
+}
+SCALES = (1e-80, 1e-155, 1e-165, 1e-200, 1e-295, 1e-300, 1e-306, 3e-308, 1e-310)
+
+
+@pytest.mark.thorough("the other scales", but="-1e-165|-1e-306")
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_right_derivative_of_tiny_numbers_is_not_called_wrong(name, scale):
+    """JAX's derivatives of these functions follow from the exact rules."""
+    x = jnp.asarray(np.array([1.3, 0.7, 2.1]) * scale)
+    report = check_derivative(FUNCTIONS[name], x, KEY)
+    assert report.verdict in ("right", "unresolved", "nan"), report.text()
+
+
+def masked(logits):
+    """A softmax in which the weights of two entries underflow to 0."""
+    weights = jnp.exp(logits - jnp.array([0.0, 0.0, 1e30, 800.0]))
+    return jnp.log(jnp.sum(weights))
+
+
+def far_out(x):
+    """A mixture of two normal densities, one of which underflows to 0."""
+    return jnp.sum(jnp.exp(-(x**2)) + jnp.exp(-((x - 60.0) ** 2)))
+
+
+@pytest.mark.parametrize("f", [masked, far_out])
+def test_numbers_that_underflow_do_not_hide_an_error(f):
+    """An error of 1e-3 is called wrong, because what underflows does not matter."""
+    x = jnp.array([0.3, -0.4, 0.9, 0.2])
+    right = jax.grad(f)
+    assert check_derivative(f, x, KEY).verdict == "right"
+    off = lambda x: right(x) * jnp.array([1.001, 1.0, 1.0, 1.0])
+    assert check_derivative(f, x, KEY, off).verdict == "wrong"
+
+
+def test_report_says_that_numbers_are_too_small():
+    x = jnp.array([1.3, 0.7, 2.1]) * 1e-200
+    report = check_derivative(FUNCTIONS["square, scaled after"], x, KEY)
+    assert report.verdict == "unresolved"
+    assert "Check a scaled function of a scaled x." in report.text()
