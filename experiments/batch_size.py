@@ -81,6 +81,7 @@ FIRST_RATE = (
     2.0**-6
 )  # A larger batch starts from the rate of the last size that reached the target.
 PROBE = 2**14  # Maximum number of examples on which the gap is estimated.
+LEAST_SIZES = 3  # Two sizes fit every law with two constants.
 EVALUATIONS_PER_DOUBLING = 8  # Counts of steps are too high by at most 9 percent.
 # In tuning, a training stops after this many times the steps of the fastest one.
 PATIENCE = 4.0
@@ -171,7 +172,14 @@ def with_full_batch(workload: Any, sizes: Sequence[int]):
     These are the sizes below the number n of examples, and then n.
     """
     n = len(workload.train.y)
-    return workload, [size for size in sizes if size < n] + [n]
+    used = [size for size in sizes if size < n] + [n]
+    if len(used) < LEAST_SIZES:
+        raise ValueError(
+            f"{workload.name} needs at least {LEAST_SIZES - 1} batch sizes below its "
+            f"{n:,} examples, because a law with two constants is fitted; got "
+            f"{used[:-1]}."
+        )
+    return workload, used
 
 
 def make_probe(train: Batch):
@@ -472,10 +480,11 @@ def summary(workload: Any, rows: Sequence[dict[str, Any]]):
     gradients of very small ones.
     """
     reached = [row for row in rows if row["steps"][0] is not None]
-    if not reached:
+    if len(reached) < LEAST_SIZES:
         raise ValueError(
-            f"No batch size reached the target on {workload.name}. Increase most_steps "
-            "or target."
+            f"On {workload.name}, {len(reached)} of {len(rows)} batch sizes reached "
+            f"the target, and the law needs {LEAST_SIZES}. Increase most_steps or "
+            "target."
         )
     for row in reached:
         row["examples"] = [

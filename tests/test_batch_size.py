@@ -18,8 +18,8 @@ from research.types import Batch, Optimum, Saved, Workload
 COMPILE_QUICKLY = True  # tests/conftest.py
 
 TINY = experiment.Config(
-    batch_sizes=(4,),
-    large_batch_sizes=(16,),
+    batch_sizes=(4, 32),
+    large_batch_sizes=(16, 128),
     large_examples=2_000,
     seeds="0..3",
     most_steps=2_048,
@@ -118,9 +118,9 @@ def test_a_size_that_misses_the_target_does_not_change_the_later_ones(monkeypatc
 
     monkeypatch.setattr(experiment, "measure", measured)
     monkeypatch.setattr(experiment, "noise_scale", lambda *_: 1.0)
-    monkeypatch.setattr(experiment, "plan", lambda _: [(equal_rows(6), [2, 3, 6])])
+    monkeypatch.setattr(experiment, "plan", lambda _: [(equal_rows(6), [2, 3, 4, 6])])
     experiment.run(TINY)
-    assert starts == {2: experiment.FIRST_RATE, 3: 0.5, 6: 0.5}
+    assert starts == {2: experiment.FIRST_RATE, 3: 0.5, 4: 0.5, 6: 0.25}
 
 
 def test_evaluation_steps_are_all_early_steps_then_eight_for_each_doubling():
@@ -201,8 +201,8 @@ def test_noise_scale_is_that_of_gradients_known_by_hand():
 def test_run_answers_and_draws(result, tmp_path):
     assert [c["n"] for c in result.numbers["curves"]] == [569, 2_000]
     assert [[r["batch_size"] for r in c["rows"]] for c in result.numbers["curves"]] == [
-        [4, 569],
-        [16, 2_000],
+        [4, 32, 569],
+        [16, 128, 2_000],
     ]
     assert all(
         r["reached"] == r["seeds"] == 4
@@ -235,6 +235,7 @@ def test_same_config_gives_the_same_bytes_with_or_without_the_large_set(result):
     [
         ({"batch_sizes": ()}, r"batch_sizes must be positive.*\(\)"),
         ({"batch_sizes": (0, 2)}, "batch_sizes must be positive"),
+        ({"batch_sizes": (8, 569)}, r"at least 2 batch sizes below its 569.*got \[8\]"),
         (
             {"large_batch_sizes": (4, 2)},
             "large_batch_sizes must be positive integers, ascending",
@@ -254,7 +255,7 @@ def test_bad_config_is_named(change, words):
 @pytest.mark.on_ci("a run of the experiment; nothing shorter shows this")
 def test_target_out_of_reach_is_said():
     config = dataclasses.replace(
-        TINY, batch_sizes=(569,), large_examples=0, most_steps=1, target=1e-6
+        TINY, batch_sizes=(8, 64), large_examples=0, most_steps=1, target=1e-6
     )
     with pytest.raises(ValueError, match="Increase most_steps"):
         cli.conduct(experiment, config)
