@@ -2,11 +2,13 @@
 convolutional network?
 
 Fashion-MNIST has 60,000 small training images of clothes and 10,000 test images, in ten
-classes. Three models are trained by Adam. The learning rate rises and falls once.
-Softmax regression, the baseline, has one weight for each pixel and class. An MLP with
-three hidden layers mixes all pixels. A convolutional network applies the same filters
-everywhere in the image. Its accuracy also depends on the length of the training. The
-experiment therefore measures trainings of several lengths, each with its own schedule.
+classes. Softmax regression, the baseline, has one weight for each pixel and class. An
+MLP with three hidden layers mixes all pixels. Both are trained by Adam. A convolutional
+network (CNN) applies the same filters everywhere in the image. Its filters are trained
+by Muon, and all else by Adam. Half of its training images are mirrored, and its outputs
+are averaged over a test image and the mirror image. All learning rates rise and fall
+once. The CNN's accuracy also depends on the length of the training. The experiment
+therefore measures trainings of several lengths, each with its own schedule.
 
     python experiments/image_recognition.py            # about nine minutes on two cores
     # About an hour: the rates chosen anew, more seeds, more epochs.
@@ -16,10 +18,15 @@ experiment therefore measures trainings of several lengths, each with its own sc
 
 Nothing was chosen on test images. For softmax regression and the MLP, --choose 0.5 1 2
 shows that half the rate and twice the rate have lower accuracies on 5,000 held-out
-training images. The rate of the CNN was set by hand. With --full, all rates are chosen
-on held-out images. The reported trainings use all 60,000 images. If Fashion-MNIST is
-missing and cannot be downloaded, the digits of scikit-learn replace it, and the answer
-says so.
+training images. The rate of the CNN was set by hand. Its rule, mirroring and dropout
+were compared on the held-out images, as `--choose 1` measures, with one seed and eight
+epochs. With Muon, the averages over mirror images were right for 93.1 % (dropout 0.25),
+93.4 % (0.1) and 93.4 % (0). With Adam and dropout 0.1, they were right for 93.2 %. With
+Adam, dropout 0.25, seven epochs and no mirroring, 92.4 % were right. Label smoothing
+and a third convolution, both with Adam and dropout 0.25, were lower. With --full, all
+rates are chosen on held-out images. The reported trainings use all 60,000 images. If
+Fashion-MNIST is missing and cannot be downloaded, the digits of scikit-learn replace
+it, and the answer says so.
 
 Expected numbers (`EXPECTED`): test accuracy on Fashion-MNIST, as the mean over the
 seeds. For the two networks, the lower bound is an accuracy from the web page of the
@@ -58,7 +65,7 @@ class Config:
     """Epochs of softmax regression."""
     mlp_epochs: int = 12
     """Epochs of the MLP."""
-    cnn_epochs: int = 7
+    cnn_epochs: int = 8
     """Epochs of the CNN."""
     budgets: tuple[int, ...] = (1, 3)
     """Other numbers of epochs. A CNN is trained for each of them, with the first
@@ -74,11 +81,11 @@ class Config:
     channels: tuple[int, ...] = (32, 64)
     """Numbers of filters of the 3 by 3 convolutions. 2 by 2 pooling follows each
     convolution, and 128 dense units follow the last pooling."""
-    dropout: float = 0.25
+    dropout: float = 0.1
     """Dropout probability of the inputs of the CNN's dense layers."""
-    mirror: bool = False
-    """Mirror half of the images while the CNN is trained. The CNN then needs more
-    epochs."""
+    mirror: bool = True
+    """Mirror half of the images while the CNN is trained, and average its outputs over
+    each evaluated image and its mirror image. Only for fashion_mnist and cifar10."""
     choose: tuple[float, ...] = ()
     """Multiples of each rate to try on held-out training images, ascending. If empty,
     the rates are used as they are."""
@@ -90,8 +97,7 @@ FULL = Config(
     seeds="0..4",
     mlp_epochs=20,
     cnn_epochs=14,
-    budgets=(1, 3, 7),
-    mirror=True,
+    budgets=(1, 3, 8),
     choose=(0.25, 0.5, 1, 2, 4),
 )
 FAST = Config(
@@ -106,6 +112,7 @@ FAST = Config(
     cnn_rate=1e-2,
     hidden=(16, 16),
     channels=(4, 8),
+    mirror=False,
 )
 
 
@@ -128,6 +135,7 @@ from research.figures.confusion import commonest_errors
 from research.types import Checkpoints, Model, Params, Saved
 
 MIRRORED = ("fashion_mnist", "cifar10")  # Data sets whose images may be mirrored.
+NOT_MIRRORED = "a mirrored digit is another digit or none"
 LABELS = {"softmax": "softmax regression", "mlp": "MLP", "cnn": "CNN"}
 PUBLISHED = {"softmax": 0.844, "mlp": 0.883, "cnn": 0.916}
 WARMUP = 0.25  # Share of the training in which the rate rises.
@@ -150,10 +158,15 @@ MOST_FILTERS = 32  # Maximum number of filters shown of each model.
 def complete(config: Config):
     """Return the config with a data set that is available.
 
-    If the default data set is missing and cannot be downloaded, it is replaced.
+    If the default data set is missing and cannot be downloaded, it is replaced. Images
+    that must not be mirrored are not mirrored.
     """
     if config.dataset != CLAIM:
-        return config
+        if not config.mirror or config.dataset in MIRRORED:
+            return config
+        words = f"note: mirror is False for {config.dataset}: {NOT_MIRRORED}."
+        print(words, file=sys.stderr)
+        return dataclasses.replace(config, mirror=False)
     try:
         research.datasets.images(CLAIM)
     except (OSError, ImportError) as problem:
@@ -268,10 +281,7 @@ def check(config: Config, split: Any):
             f"choose must be positive multiples, ascending; got choose={config.choose}."
         )
     if config.mirror and config.dataset not in MIRRORED:
-        raise ValueError(
-            f"mirror must be False for {config.dataset}, because a mirrored digit is "
-            "another digit or none."
-        )
+        raise ValueError(f"mirror must be False for {config.dataset}: {NOT_MIRRORED}.")
     learnt = len(split.train_y) - (config.held_out if config.choose else 0)
     if config.batch_size > learnt:
         left = f" that held_out={config.held_out} leaves" if config.choose else ""
@@ -311,7 +321,7 @@ def train(
     accuracy = objectives.in_slices(objectives.accuracy(model), SLICE)
     trained = research.descent.train(
         objectives.empirical_risk(model, research.losses.softmax_cross_entropy),
-        research.update_rules.adam(schedule),
+        update_rule(job.model, schedule),
         learn,
         sampler,
         num_epochs=job.epochs,
@@ -341,6 +351,23 @@ def train(
     )
 
 
+def update_rule(model: str, schedule: Callable):
+    """Return Adam; for the CNN, Muon for the filters and Adam for all else.
+
+    The filters of a convolution are read as a matrix with a row for each weight of a
+    filter and a column for each filter.
+    """
+    rules = research.update_rules
+    if model != "cnn":
+        return rules.adam(schedule)
+    filters = rules.MatrixAxes(inputs=(0, 1, 2), outputs=3)
+    matrices = lambda params: jax.tree.map(
+        lambda leaf: filters if leaf.ndim == 4 else False, params
+    )
+    # Moonlight's scale: the rates of Adam can be used.
+    return rules.muon(schedule, matrices=matrices, consistent_rms=0.2)
+
+
 def parted(split: Any, held_out: int):
     """Return the examples for training and for evaluation.
 
@@ -360,7 +387,8 @@ def parted(split: Any, held_out: int):
 def describe(name: str, config: Config, split: Any):
     """Return all that is needed to make a model, as JSON values."""
     mean, sd = research.models.mean_and_sd(split.train_x)
-    sizes = {"cnn": {"channels": config.channels, "dropout": config.dropout}}
+    of_cnn = ("channels", "dropout", "mirror")
+    sizes = {"cnn": {each: getattr(config, each) for each in of_cnn}}
     sizes |= {"mlp": {"hidden": config.hidden}}
     return {
         "model": name,
@@ -402,9 +430,11 @@ def build(architecture: Mapping[str, Any]):
         model = flattened(
             models.softmax(math.prod(shape), num_classes, scale=0.0, dtype="float32")
         )
-    return models.on_images(
+    model = models.on_images(
         model, architecture["mean"], architecture["sd"], dtype="float32"
     )
+    # Without a key, as in an evaluation.
+    return models.mirror_averaged(model) if architecture.get("mirror") else model
 
 
 def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:

@@ -174,11 +174,12 @@ def test_cnn_learns_from_images_as_they_are_or_mirrored_where_asked(mirror):
     config = dataclasses.replace(experiment.FAST, mirror=mirror, dropout=0.0)
     model, x = experiment.make_model("cnn", config, clothes()), clothes().train_x[:32]
     params, apply = model.init(jax.random.key(0)), jax.jit(model.apply)
-    plain, turned, learning = (
-        apply(params, x),
-        apply(params, x[:, :, ::-1]),
-        apply(params, x, jax.random.key(1)),
-    )
+    alone = dataclasses.replace(config, mirror=False)
+    once = jax.jit(experiment.make_model("cnn", alone, clothes()).apply)
+    plain, turned = once(params, x), once(params, x[:, :, ::-1])
+    learning, judged = apply(params, x, jax.random.key(1)), apply(params, x)
+    expected = (plain + turned) / 2 if mirror else plain
+    np.testing.assert_allclose(judged, expected, atol=1e-5)
     near = [
         np.isclose(learning, seen, atol=1e-5).all(axis=1) for seen in (plain, turned)
     ]
@@ -395,15 +396,17 @@ def test_images_that_are_not_at_hand_are_replaced_aloud(monkeypatch, capsys):
 
     monkeypatch.setattr(datasets, "images", missing)
     assert experiment.complete(config) == dataclasses.replace(
-        config, dataset="digits", batch_size=32, held_out=300
+        config, dataset="digits", batch_size=32, held_out=300, mirror=False
     )
     assert (
         "fashion_mnist needs a file. Using digits instead." in capsys.readouterr().err
     )
-    other = dataclasses.replace(config, dataset="mnist_5k")
-    assert (
-        experiment.complete(other) is other
-    )  # Asked for by name: the error comes with the run.
+    # Asked for by name: the error comes with the run.
+    other = dataclasses.replace(config, dataset="mnist_5k", mirror=False)
+    assert experiment.complete(other) is other
+    mirrored = dataclasses.replace(other, mirror=True)
+    assert experiment.complete(mirrored) == other
+    assert "mirror is False for mnist_5k: a mirrored digit" in capsys.readouterr().err
     monkeypatch.setattr(datasets, "images", lambda name: None)
     assert experiment.complete(config) is config
 

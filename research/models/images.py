@@ -198,6 +198,49 @@ def augmented(model: Model, augment: Augmentation) -> Model:
     return Model(model.init, apply)
 
 
+def mirror_averaged(model: Model) -> Model:
+    """Wrap a model so that apply averages over mirror images if there is no key.
+
+    Without a key, the result of apply is the mean of model.apply(params, x) and
+    model.apply(params, x'), where x' are the images with left and right swapped. With a
+    key, in training, the result is model.apply(params, x, key). The mean of two logits
+    is the logit of the geometric mean of two probabilities, up to a constant.
+
+    Use it together with `augmented(..., random_flip)`. A model that was trained without
+    mirror images may have a lower accuracy with it.
+
+    Args:
+      model: Any model of images (..., H, W, C).
+    Returns:
+      A model with the same params. Without a key, apply takes twice as long.
+    Raises:
+      ValueError: In apply without a key: x has fewer than three axes.
+    References:
+      Krizhevsky, Sutskever & Hinton, ImageNet classification with deep convolutional
+      neural networks, NeurIPS 2012, section 4.1 (which averages the probabilities over
+      five crops and their mirror images).
+    Example:
+      >>> first_pixel = Model(
+      ...     lambda key: (), lambda params, x, key=None: x[..., 0, 0, 0]
+      ... )
+      >>> image = jnp.array([1.0, 0.0, 5.0]).reshape(1, 1, 3, 1)
+      >>> print(mirror_averaged(first_pixel).apply((), image))
+      [3.]
+    """
+    check_model(model)
+
+    def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
+        check_numbers("x", x)
+        if key is not None:
+            return model.apply(params, x, key)
+        x = jnp.asarray(x)
+        check_image(x)
+        both = model.apply(params, x), model.apply(params, x[..., ::-1, :])
+        return (both[0] + both[1]) / 2
+
+    return Model(model.init, apply)
+
+
 def in_turn(*augmentations: Augmentation) -> Augmentation:
     """Build an augmentation that applies several augmentations one after another.
 

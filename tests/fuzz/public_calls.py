@@ -511,6 +511,7 @@ def of_models() -> Iterator[Call]:
             jnp.ones((3, 2)),
         ),
         "augmented": ({"model": m.softmax(3, 2), "augment": m.random_flip}, None),
+        "mirror_averaged": ({"model": m.softmax(3, 2)}, None),
         "on_images": (
             {
                 "model": m.linear(3),

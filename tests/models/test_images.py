@@ -15,6 +15,7 @@ from research.models import (
     cnn,
     in_turn,
     mean_and_sd,
+    mirror_averaged,
     on_images,
     random_crop,
     random_flip,
@@ -150,6 +151,16 @@ def test_augmented_varies_only_with_a_key_and_hands_its_children_on():
     ).all()
 
 
+def test_mean_over_mirror_images_is_taken_without_a_key_alone():
+    x, weights = stored() / 16, np.random.default_rng(0).normal(size=stored().shape[1:])
+    apply = lambda params, x, key=None: (x * weights[None]).sum((-3, -2, -1))
+    model = mirror_averaged(Model(lambda key: (), apply))
+    both = apply((), x), apply((), np.flip(x, axis=-2))
+    assert not np.allclose(*both)
+    np.testing.assert_allclose(model.apply((), x), np.mean(both, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(model.apply((), x, jax.random.key(0)), both[0])
+
+
 REFUSED = {
     "sd of 0": (
         lambda: on_images(IDENTITY, 0.0, [1.0, 0.0], dtype="float32"),
@@ -171,6 +182,10 @@ REFUSED = {
     "floats": (lambda: mean_and_sd(stored() / 255), "images must be uint8.*float64"),
     "no shift": (lambda: random_shift(0), "pixels must be a positive integer"),
     "small image": (lambda: random_crop(5)(jax.random.key(0), stored()), "padding=5"),
+    "flat image, averaged": (
+        lambda: mirror_averaged(IDENTITY).apply((), jnp.zeros((5, 5))),
+        "channels last",
+    ),
     "flat image": (
         lambda: random_flip(jax.random.key(0), jnp.zeros((5, 5))),
         "channels last",
