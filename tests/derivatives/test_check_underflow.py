@@ -61,3 +61,31 @@ def test_report_says_that_numbers_are_too_small():
     report = check_derivative(FUNCTIONS["square, scaled after"], x, KEY)
     assert report.verdict == "unresolved"
     assert "Check a scaled function of a scaled x." in report.text()
+
+
+OPERATIONS = {
+    "row sums": lambda x: jnp.sum(jnp.sum(x**2, axis=1) ** 2),
+    "products of rows": lambda x: jnp.sum(jnp.prod(x, axis=1)),
+    "standard deviations": lambda x: jnp.sum(jnp.std(x, axis=1)),
+    "softmax": lambda x: jnp.sum(jax.nn.log_softmax(x, axis=1)[:, 0]),
+    "convolution": lambda x: jnp.sum(jnp.convolve(x.ravel(), x[0]) ** 3),
+    "Fourier transform": lambda x: jnp.sum(jnp.abs(jnp.fft.rfft(x)) ** 3),
+    "matrix products": lambda x: jnp.sum((x @ x.T) ** 2),
+    "linear solve": lambda x: jnp.sum(jnp.linalg.solve(x[:3] + 9 * jnp.eye(3), x[3])),
+    "power of a number": lambda x: jnp.sum(2.0 ** (x / 9)),
+    "sort and cumulative sum": lambda x: jnp.sum(jnp.cumsum(jnp.sort(x, 0), 1) ** 2),
+    "largest": lambda x: jnp.sum(jnp.max(x, axis=1) ** 2),
+    "gathered": lambda x: jnp.sum(x[jnp.array([0, 2, 2])] ** 3),
+    "scan": lambda x: jax.lax.scan(lambda c, r: (c * 0.5 + r @ r, c), 0.0, x)[0],
+    "while": lambda x: jax.lax.fori_loop(0, 3, lambda i, y: jnp.sin(y) + x, x).sum(),
+    "cond": lambda x: jax.lax.cond(x[0, 0] > 0, jnp.sum, jnp.prod, x**2),
+    "in float32": lambda x: jnp.sum(x.astype("float32") ** 2).astype(float),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_wrong_derivative_is_called_wrong_for_every_kind_of_operation(name):
+    """What underflows is measured before a derivative is called wrong."""
+    f, x = OPERATIONS[name], jnp.arange(1.0, 13.0).reshape(4, 3) ** 1.1
+    wrong = lambda x: 2 * jax.grad(f)(x)
+    assert check_derivative(f, x, KEY, wrong).verdict == "wrong"

@@ -57,15 +57,12 @@ def _signs_of_lost(equation: Any, values: Sequence[Any], value: Any) -> Any:
     if not all(jnp.issubdtype(each.dtype, jnp.floating) for each in values):
         return None
     is_lost = value == 0
-    for each in values if name != "dot_general" else ():
-        is_lost &= jnp.isfinite(each)
     if name == "dot_general":
         run = caller(equation)
         (sizes,) = run([jnp.abs(each) for each in values])
         (terms,) = run([(each != 0).astype(each.dtype) for each in values])
-        is_lost &= (sizes == 0) & (terms > 0)
-        sign = jnp.ones_like(value)
-    elif name in NEVER_ZERO.split():
+        return jnp.where(is_lost & (sizes == 0) & (terms > 0), 1, 0)
+    if name in NEVER_ZERO.split():
         sign = jnp.ones_like(value)
     elif name in ODD.split():
         sign = math.prod(jnp.sign(each).astype(value.dtype) for each in values)
@@ -75,4 +72,6 @@ def _signs_of_lost(equation: Any, values: Sequence[Any], value: Any) -> Any:
         sign = jnp.abs(jnp.sign(values[0]))
     else:
         return None
+    for each in values:  # All of these operations are elementwise.
+        is_lost &= jnp.isfinite(each)
     return jnp.where(is_lost, sign, 0)
