@@ -10,8 +10,8 @@ are averaged over a test image and the mirror image. All learning rates rise and
 once. The CNN's accuracy also depends on the length of the training. The experiment
 therefore measures trainings of several lengths, each with its own schedule.
 
-    python experiments/image_recognition.py            # about nine minutes on two cores
-    # About an hour: the rates chosen anew, more seeds, more epochs.
+    python experiments/image_recognition.py            # 9 to 15 minutes on two cores
+    # About an hour and a half: the rates chosen anew, more seeds, more epochs.
     python experiments/image_recognition.py --full
     # Classify your image with the networks of the finished run.
     python experiments/image_recognition.py --predict shoe.png
