@@ -1726,3 +1726,36 @@ def test_an_oscillation_at_all_distances_has_no_derivative(power):
         found = finite_difference(f, 1.0)
         # With power 1, the slopes stay within c of that of the sine.
         assert found.verdict != "ok" or (power == 1 and found.error >= c)
+
+
+def in_part_rounded(a, weight, x):
+    """A sum of a rounded term and a smooth one, and its derivative at x."""
+    f = lambda t: np.float32(np.exp(a * t)).astype(float) + weight * np.sin(t)
+    return f, a * np.exp(a * x) + weight * np.cos(x)
+
+
+@pytest.mark.parametrize(
+    ("a", "weight", "x"),
+    [
+        (-0.88, 1.0, 0.4131),
+        (-0.11281249924530368, 0.65, 0.51),
+        (-0.03818600777855563, 0.346676928568622, 0.6697643704528355),
+    ],
+)
+def test_slope_between_the_jumps_of_a_term_in_float32_is_not_the_derivative(
+    a, weight, x
+):
+    """By chance, two windows between the noisy ones look straight."""
+    f, truth = in_part_rounded(a, weight, x)
+    found = finite_difference(f, x)
+    assert found.verdict == "unresolved" or abs(found.value - truth) <= found.error
+
+
+def test_few_functions_with_a_term_in_float32_get_a_wrong_answer():
+    random, wrong = np.random.default_rng(0), 0
+    for _ in range(200):
+        a, x = random.uniform(-1, 1), random.uniform(0.1, 3)
+        f, truth = in_part_rounded(a, 10 ** random.uniform(-1, 1), x)
+        found = finite_difference(f, x)
+        wrong += found.verdict == "ok" and abs(found.value - truth) > found.error
+    assert wrong <= 4  # The aim is 2 %.

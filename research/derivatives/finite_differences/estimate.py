@@ -670,9 +670,10 @@ def _hides_a_term(
     """Return whether f may have a term that only seems constant at the small steps.
 
     If all digits of a term cancel, as in x² + (1 - cos(x)) near 0, the computed term is
-    constant over a small distance and then jumps. The small steps show the derivative
-    of the other terms. If the noise of the jumps is assumed at the small steps, too,
-    the larger steps decide, and show the derivative of f. The result is True if this
+    constant over a small distance and then jumps. So is a term that is rounded to
+    float32. The small steps show the derivative of the other terms. If the noise of the
+    jumps is assumed at the small steps, too, the larger steps decide, and show the
+    derivative of f. The result is True if this
     derivative contradicts `found`. The result is False if the jumps are larger than
     _LARGE_JUMP rounding errors of f at the largest step, because then they are not the
     rounding errors of terms of f.
@@ -684,7 +685,7 @@ def _hides_a_term(
       order, side: Order and side of the derivative, as in `judge`.
       found: Derivative that the small steps show.
     """
-    jump = noise[ladder.places[window]]
+    jump = max(noise[ladder.places[window]], windows_noise(ladder)[window])
     # Beyond a gap, the steps do not show a function that varies over the distance |x|.
     has_gap = ladder.x and np.any(np.diff(ladder.exponents) > 1)
     if has_gap or jump > _LARGE_JUMP * rounding(ladder)[-1]:

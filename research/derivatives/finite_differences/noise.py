@@ -19,6 +19,7 @@ _WIDE = 0.2  # f that is constant up to this fraction of max(|x|, 1) counts as c
 _FLAT = 1e-6  # A staircase with a smaller mean slope is a rounded function.
 _TELLING = 3  # If this many windows show noise, they are assumed to show all of it.
 _JUMPS = 0.25  # Evaluated at closer points, a jump keeps more than this share.
+_SILENT = 2  # Number of windows in a row that may miss the noise by chance.
 _GAP = 2  # Windows with noise that are further apart do not belong together.
 # Windows show that noise grows with the distance if their distances differ by a factor
 # of 2^_SPAN, and if the root mean square deviation of log2(noise / distance) is at most
@@ -37,8 +38,9 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
     - Rounding error: R = ε (|f| + |x f'|) / 2, because f rounds its value and the
       intermediate results that it computes from x. Here ε is the relative spacing of
       the floats that f returns. The windows may correct R, as described below.
-    - Noise in the windows: if a window shows noise above 30 R, and one of the next two
-      windows also shows noise or does not exist, the noise counts. It counts at the
+    - Noise in the windows: if a window shows noise above 30 R, and one of the next
+      three windows also shows noise or fewer than two follow, the noise counts. At most
+      two windows between noisy ones may look smooth by chance. It counts at the
       distance of the window, at the three next smaller distances and at all larger
       ones. (A kink or a jump of f affects only one window.) Noise is recognised from
       the fifth and sixth differences of the values in a window. Each difference is
@@ -182,8 +184,9 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
         if noise[j] <= _SUDDEN * floor[k]:
             floor[lowest:] = np.maximum(floor[lowest:], noise[j])
             continue
-        # A kink or a jump of f affects one window, but not the following ones.
-        following = range(j + 1, min(j + 3, len(noise)))
+        # A kink or a jump of f affects one window, but not the following ones. Steps of
+        # equal heights may look like a straight line in two windows.
+        following = range(j + 1, min(j + _SILENT + 2, len(noise)))
         again = any(
             noise[i]
             > min(noise[j] / _SUDDEN, _SUDDEN * nominal[ladder.places[i]] * factor)
