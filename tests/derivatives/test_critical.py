@@ -2,6 +2,7 @@
 ones by hand; and what is refused.
 """
 
+import functools
 import json
 import pickle
 import re
@@ -1048,3 +1049,27 @@ def test_points_on_a_curve_of_minima_are_listed_whatever_the_rounding_of_the_gra
     found = critical_points(valley, grid_of_starts(bounds, 3), bounds)
     assert len(found) > 1
     assert found.flat == 0
+
+
+@pytest.mark.parametrize("power", [3, 4])
+def test_square_is_not_overlooked_where_floats_are_coarse(power):
+    """Closer to the point than the floats show well, the square decides."""
+    random = np.random.default_rng(power)
+    forms = {
+        3: lambda u: u[0] ** 3 - 3 * u[0] * u[1] ** 2,
+        4: lambda u: u[0] ** 4 + u[1] ** 4,
+    }
+
+    def f(x, point, turn, square):
+        u = turn @ ((x - point) * 72.0)
+        return forms[power](u) - square * (u @ u)
+
+    for _ in range(12):
+        angle = random.uniform(0, 6)
+        cos, sin = np.cos(angle), np.sin(angle)
+        turn = jnp.array([[cos, -sin], [sin, cos]])
+        point = jnp.asarray(random.uniform(-1000, 1000, 2))
+        square = 10 ** random.uniform(-9 if power == 3 else -16, -6)
+        bound = functools.partial(f, point=point, turn=turn, square=square)
+        found = classify_critical_point(bound, point, scale=0.0138)
+        assert found.kind == "maximum" or "undecided" in found.note, (square, found)

@@ -17,7 +17,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from research.derivatives.critical.curvature import Curvature, breaks, directions
+from research.derivatives.critical.curvature import (
+    CLEAR,
+    Curvature,
+    breaks,
+    directions,
+    unit_columns,
+)
 from research.derivatives.critical.landscape import Landscape
 from research.derivatives.critical.reduced import (
     Reduced,
@@ -48,6 +54,9 @@ RUN = 4  # Number of consecutive radii that must agree; on a line, twice as many
 LEAST_POWER = 1.2
 # Largest power of the distance that counts as the square.
 QUADRATIC = 2.1
+# Largest Newton step at which a square counts, relative to the distance R at which it
+# takes over (`_is_square_closer`).
+CLOSE = 0.06
 STEADY = 0.8  # Largest allowed change of this power over a run.
 JUMPS = "f jumps there"
 LEVEL = "f does not change beyond rounding"
@@ -82,6 +91,55 @@ class Evidence(NamedTuple):
 
 
 def evidence(
+    land: Landscape, y: Float[np.ndarray, "n"], curvature: Curvature
+) -> Evidence:
+    """Find the kind of the point y, from samples of f around y (`_sampled`).
+
+    The samples do not decide if the square of the distance takes over closer to y
+    (`_is_square_closer`).
+    """
+    found = _sampled(land, y, curvature)
+    if not _is_square_closer(land, y, curvature, found):
+        return found
+    return _undecided(
+        "another power of the distance takes over where rounding hides f",
+        found.distance,
+    )
+
+
+def _is_square_closer(
+    land: Landscape, y: np.ndarray, curvature: Curvature, found: Evidence
+) -> bool:
+    """Return whether the Hessian decides at distances that the samples do not show.
+
+    Far from 0, the floats are so coarse that f may be sampled only where a cube is
+    larger than a square. Let d be a unit vector in a loose direction, λ = dᵀ H d, and R
+    the distance at which the square would be as large as the sampled power. The result
+    is True if λ exceeds 8 times its rounding error, and the Newton step along d is at
+    most R / 16. (If y is not the exact critical point of x³ or x⁴, but a point beside
+    it, the Newton step is about R / 6.)
+    """
+    if not found.kind or found.kind == "flat" or found.power <= QUADRATIC:
+        return False
+    ways, lengths = unit_columns(curvature.loose)
+    size = np.abs(np.einsum("ik,ij,jk->k", ways, curvature.hessian, ways))
+    if not size.any():
+        return False
+    of_gradient, of_hessian = land.noise(y)
+    unsure = np.abs(of_gradient @ ways).max(axis=0)
+    noise = np.abs(np.einsum("ik,mij,jk->mk", ways, of_hessian, ways)).max(axis=0)
+    distance = found.distance * lengths
+    there, d = land.moved(y, np.concatenate([distance * ways, -distance * ways], 1).T)
+    slope = ((land.at(there)[1] - curvature.gradient) * d).sum(axis=1)
+    power = found.power if np.isfinite(found.power) else 3.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        newton = (np.abs(ways.T @ curvature.gradient) + unsure) / size
+        share = size * distance**2 / np.abs(slope).reshape(2, -1).max(axis=0)
+        reach = distance * np.minimum(share, 1.0) ** (1 / (power - 2))
+        return bool(((size > CLEAR * noise) & (newton <= CLOSE * reach)).any())
+
+
+def _sampled(
     land: Landscape, y: Float[np.ndarray, "n"], curvature: Curvature
 ) -> Evidence:
     """Find the kind of the point y, from samples of f around y.
