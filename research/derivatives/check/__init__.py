@@ -122,12 +122,12 @@ def check_derivative(
     limits for h -> 0: the right slope for h > 0, and the left slope for h < 0. If f is
     smooth and only the derivative is wrong, the two slopes are equal. So the check can
     distinguish a kink from a bug. A kink beside x counts as one at x if it is so close
-    that the bend of f between x and the kink is below the rounding error of f. If f has a kink, the check still tests the derivative
-    in the leaves without a kink. In a leaf with a kink, the check tests the entries in
-    which JAX's gradient does not jump near x. The check also divides such a leaf into
-    halves, in at most 24 divisions, and tests the derivative in the parts without a
-    kink. Along a direction with a kink, the derivative must lie between the left slope
-    and the right slope.
+    that the bend of f between x and the kink is below the rounding error of f. If f has
+    a kink, the check still tests the derivative in the leaves without a kink. In a leaf
+    with a kink, the check tests the entries in which JAX's gradient does not jump near
+    x. The check also divides such a leaf into halves, in at most 24 divisions, and
+    tests the derivative in the parts without a kink. Along a direction with a kink, the
+    derivative must lie between the left slope and the right slope.
 
     If the derivative seems wrong, or if the verdict would be "kink", the check also
     tests the derivative beside x, where f is smooth even if it has a kink at x. It

@@ -241,16 +241,17 @@ def classify_critical_point(
 
     The distances of the samples from x reach from about `scale` / 2 down to about 1e-72
     times `scale` in float64, and 1e-18 times `scale` in float32, but not below the
-    spacing of the floats at x. So a rough value of `scale` is enough. Some distances are so small that their squares may be rounded to
-    0 in the precision in which f computes. At these distances, the prediction of the
-    Hessian does not count as correct.
+    spacing of the floats at x. So a rough value of `scale` is enough. Some distances
+    are so small that their squares may be rounded to 0 in the precision in which f
+    computes. At these distances, the prediction of the Hessian does not count as
+    correct.
 
     Samples cannot show everything. A term that outweighs the others only at smaller
     distances is not seen, such as 1e-80 x³ in x⁴ + 1e-80 x³. Far from 0, this includes
-    terms that outweigh the others only within about fifty floats of x. If f is sampled in several
-    directions, a sector that is narrower than about 0.02 radians and in which f
-    changes differently may be missed. And a power of the distance within 0.03 of a
-    whole number, such as |x|^4.02, counts as this number.
+    terms that outweigh the others only within about fifty floats of x. If f is sampled
+    in several directions, a sector that is narrower than about 0.02 radians and in
+    which f changes differently may be missed. And a power of the distance within 0.03
+    of a whole number, such as |x|^4.02, counts as this number.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
