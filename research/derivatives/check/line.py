@@ -712,8 +712,10 @@ def _sample(f: Callable, x: Any, v: Any, w: Any, largest: int) -> Any:
     return _mapped(lambda h: _at(f, x, v, w, h), jnp.asarray(OFFSETS), largest)
 
 
-def _underflow(f: Callable, x: Any, v: Any, w: Any, *drawn: Any, largest: int) -> Any:
-    return _nudge(f, x, v, w, *drawn, largest, Underflow)
+def _underflow(
+    f: Callable, x: Any, v: Any, w: Any, seeds: Any, size: Any, largest: int
+) -> Any:
+    return _nudge(f, x, v, w, seeds, size, largest, Underflow)
 
 
 def _nudge(
