@@ -81,7 +81,7 @@ FIRST_RATE = (
     2.0**-6
 )  # A larger batch starts from the rate of the last size that reached the target.
 PROBE = 2**14  # Maximum number of examples on which the gap is estimated.
-LEAST_SIZES = 3  # Two sizes fit every law with two constants.
+LEAST_SIZES = 3  # A law with two constants fits any two sizes.
 EVALUATIONS_PER_DOUBLING = 8  # Counts of steps are too high by at most 9 percent.
 # In tuning, a training stops after this many times the steps of the fastest one.
 PATIENCE = 4.0
@@ -140,8 +140,7 @@ def check(config: Config):
         sizes = getattr(config, name)
         if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
             raise ValueError(
-                f"{name} must be positive integers, ascending, at least one; got "
-                f"{name}={sizes}."
+                f"{name} must be positive integers, ascending; got {name}={sizes}."
             )
     for name, least in (("large_examples", 0), ("most_steps", 1), ("width", 1)):
         if getattr(config, name) < least:

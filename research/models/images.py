@@ -203,8 +203,8 @@ def mirror_averaged(model: Model) -> Model:
 
     Without a key, the result of apply is the mean of model.apply(params, x) and
     model.apply(params, x'), where x' are the images with left and right swapped. With a
-    key, in training, the result is model.apply(params, x, key). The mean of two logits
-    is the logit of the geometric mean of two probabilities, up to a constant.
+    key, in training, the result is model.apply(params, x, key). If the outputs are
+    logits, the probabilities are the geometric means of the two, divided by their sum.
 
     Use it together with `augmented(..., random_flip)`. A model that was trained without
     mirror images may have a lower accuracy with it.

@@ -20,6 +20,11 @@ FUNCTIONS = {
     "square root": lambda x: jnp.sum(jnp.sqrt(x)),
     "x log x": lambda x: jnp.sum(x * jnp.log(x)),
     "norm": lambda x: jnp.sqrt(jnp.dot(x, x)),
+    "product, scaled after": lambda x: jnp.prod(x * 1e100) * 1e300,
+    "cumulative product": lambda x: jnp.sum(jnp.cumprod(x * 1e100)) * 1e300,
+    "convolution": lambda x: jnp.sum(jnp.convolve(x, x)) * 1e300,
+    "matrix product": lambda x: jnp.sum(jnp.outer(x, x) @ x) * 1e300,
+    "power with an integer": lambda x: jnp.sum(x ** jnp.array(3)) * 1e300,
     "moments": lambda x: jnp.sum(x * x) / jnp.sqrt(jnp.sum(x**4)),
 }
 SCALES = (1e-80, 1e-155, 1e-165, 1e-200, 1e-295, 1e-300, 1e-306, 3e-308, 1e-310)
@@ -84,8 +89,28 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_wrong_derivative_is_called_wrong_for_every_kind_of_operation(name):
+def test_wrong_derivative_is_called_wrong_for_many_operations(name):
     """What underflows is measured before a derivative is called wrong."""
     f, x = OPERATIONS[name], jnp.arange(1.0, 13.0).reshape(4, 3) ** 1.1
     wrong = lambda x: 2 * jax.grad(f)(x)
     assert check_derivative(f, x, KEY, wrong).verdict == "wrong"
+
+
+def test_tiny_leaf_does_not_hide_an_error_in_another():
+    f = lambda x: jnp.sum(x["w"] ** 2) + jnp.sum(x["b"])
+    x = {"w": jnp.arange(1.0, 4.0), "b": jnp.array([1.3, 0.7]) * 1e-306}
+    wrong = lambda x: {"w": 2.1 * x["w"], "b": jnp.ones(2)}
+    assert check_derivative(f, x, KEY, wrong).verdict == "wrong"
+
+
+def test_derivative_may_underflow_where_f_does_not():
+    """The derivative of the second term is 2e-200, times 1e-200 and then 1e300."""
+    first = lambda x: jnp.sum(x)
+    given = lambda x: (x * 1e-200) * 1e-200 * 1e300 + jnp.ones(3)
+    x = jnp.array([1.3, 0.7, 2.1])
+    assert check_derivative(first, x, KEY, given).verdict == "right"
+    cubes = lambda x: jnp.sum((x * 1e100) ** 3) / 3
+    through_0 = lambda x: (x * x) * 1e300
+    report = check_derivative(cubes, x * 1e-170, KEY, through_0)
+    assert report.verdict == "unresolved"
+    assert "inside f or its derivative" in report.text().replace("<lambda>", "f")

@@ -18,6 +18,7 @@ from research.checks import check_callable, check_key, refuse_traced
 from research.derivatives._float64 import in_float64
 from research.derivatives.check.line import (
     NO_RULE,
+    Leaf,
     Line,
     ValuesOfJax,
     is_partial_of_jax,
@@ -207,9 +208,11 @@ def check_derivative(
       1e-13 times the whole gradient, an error there is small, however large it is
       relative to the gradient of the leaf.)
     - The slope of f times a step of the size of x is beyond the range of float64.
-    - The derivative seems wrong, but numbers inside f, or the entries of a leaf of x,
-      are so close to 0 that floats have too few digits there or round to 0. For float64
-      this begins at about 1e-292. If JAX cannot trace f, only x is known.
+    - The derivative seems wrong, but numbers inside f or inside the derivative, or the
+      entries of a leaf of x, are so close to 0 that floats have too few digits there or
+      round to 0. In float64, numbers inside f count below about 1e-292, and a leaf of x
+      counts below 2e-305. If JAX cannot trace f, only x is known. The check does not
+      notice this for complex numbers.
     - f varies so fast that it is not smooth between neighbouring floats. Examples are
       sin(1e20 x), and the fractional part of 1e20 x.
     - The slopes from long and from short steps differ, and neither slope agrees with
@@ -906,7 +909,9 @@ def _closer_look(
         rounding = ROUNDINGS * line.rounding_of_rate(v, w, values.seed)
     if off(floor() + rounding) and not values.is_split:
         values.watch_underflow()
-        rounding += ROUNDINGS * line.rounding_of_rate(v, w, values.seed, Underflow)
+        lost = ROUNDINGS * line.rounding_of_rate(v, w, values.seed, Underflow)
+        values.underflows |= lost > floor() + rounding
+        rounding += lost
     if not values.is_split:
         values.deny([rate for rate in off(floor() + rounding) if np.isfinite(rate)])
     found = floor() + (rounding if off(floor()) else 0.0)
@@ -993,7 +998,7 @@ def _report(
     elif verdict == "unresolved" and not detectable.hidden:
         jumps = all(each.leap for each in random)
     if verdict == "wrong" and (
-        _may_be_chance(probes, detectable.overall) or _is_tiny(line)
+        _may_be_chance(probes, detectable.overall) or _is_off_where_tiny(line, probes)
     ):
         verdict = "unresolved"
     if is_beyond:
@@ -1022,15 +1027,21 @@ def _report(
     )
 
 
-def _is_tiny(line: Line) -> bool:
-    """Return whether the nonzero entries of a leaf are almost too small for floats.
+def _is_tiny(leaf: Leaf) -> bool:
+    """Return whether the entries of a leaf are almost too small for floats.
 
     The result is True if their root mean square is below 1000 times the smallest normal
-    number. A step of 1/1000 of such an entry changes it by a number that floats do not
-    have.
+    number of float64, and not 0. A step of 1/1000 of such an entry changes it by a
+    number that floats do not have.
     """
-    least = 1000 * float(np.finfo(np.float64).tiny)
-    return any(leaf.scale < least for leaf in line.leaves)
+    return leaf.scale < 1000 * float(np.finfo(np.float64).tiny)
+
+
+def _is_off_where_tiny(line: Line, probes: tuple[Probe, ...]) -> bool:
+    """Return whether x has tiny leaves, and the derivative is right in all others."""
+    others = [f"leaf {leaf.name}" for leaf in line.leaves if not _is_tiny(leaf)]
+    is_off = any(probe.is_off and probe.name in others for probe in probes)
+    return any(map(_is_tiny, line.leaves)) and not is_off
 
 
 def _explanation(
@@ -1047,7 +1058,7 @@ def _explanation(
     if verdict == "unresolved" and is_coarse:
         return coarse_derivative(float(np.max(line.eps_of_given)))
     if verdict == "unresolved" and (
-        _is_tiny(line) or any(each.underflows for each in found)
+        any(map(_is_tiny, line.leaves)) or any(each.underflows for each in found)
     ):
         return underflowing(name)
     if verdict == "unresolved" and hides.hidden_step:

@@ -344,7 +344,7 @@ class Line:
           seed: Seed of the perturbations.
           values: Unperturbed values, as returned by `sampled`.
           nudge: Size of the perturbations, in units of the relative spacing of the
-            floats.
+            floats; for `Underflow`, in units of the smallest normal number.
           point: Takes the place of x, if given.
           kind: Class of the perturbations. `Underflow` perturbs only numbers that are
             so small that they may underflow.
@@ -383,7 +383,8 @@ class Line:
           v: Direction.
           w: Weights of the outputs.
           seed: Seed of the perturbations.
-          kind: Class of the perturbations, as in `rounding`.
+          kind: Class of the perturbations, as in `rounding`. For `Underflow`, s is 1 in
+            all evaluations.
         """
         seeds = float(seed * DRAWS) + np.arange(2.0 * DRAWS)
         sizes = np.repeat([NUDGE, WIDE * NUDGE], DRAWS)

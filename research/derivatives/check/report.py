@@ -320,8 +320,9 @@ def underflowing(f: str) -> str:
     `f` is the name of the function.
     """
     return (
-        f"Inconclusive: x or numbers inside {f} are so close to 0 that floats have too "
-        "few digits there or round to 0. Check a scaled function of a scaled x."
+        f"Inconclusive: x or numbers inside {f} or its derivative are so close to 0 "
+        "that floats have too few digits there or round to 0. Check a scaled function "
+        "of a scaled x."
     )
 
 

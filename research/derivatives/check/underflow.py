@@ -21,20 +21,21 @@ class Underflow(Nudge):
 
     A result below t in absolute value has an error of up to t, because it is rounded to
     a multiple of the smallest number, or to 0. So every nonzero number whose absolute
-    value is below t / ε is changed by size t ξ, but at most by half of its value. A
-    result that is 0 although no operand is 0 has underflowed. It is replaced by
-    size t |ξ|, with the sign that it should have.
-    """
+    value is below t / ε is changed by size t ξ, but at most by half of its value.
+    (Above t / ε, such an error is below the spacing of the floats.) A result that is 0
+    although no operand is 0 has underflowed. It is replaced by size t |ξ|, with the
+    sign that it should have, or with the sign + for matrix products, convolutions and
+    powers of a negative number. Complex numbers are not changed."""
 
     def __call__(self, value: Any, epsilon: float | None = None) -> Any:
         """Return an array whose smallest numbers are perturbed; `epsilon` is unused."""
         if not jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.floating):
             return value
         info = jnp.finfo(value.dtype)
-        least, half = float(info.tiny), jnp.abs(value) / 2
+        least, own = float(info.tiny), jnp.abs(value)
         change = (self.size * least * self.drawn_for(value)).astype(value.dtype)
-        is_near = (half > 0) & (half < least / float(info.eps))
-        return value + jnp.where(is_near, jnp.clip(change, -half, half), 0)
+        is_near = (own > 0) & (own < least / float(info.eps))
+        return value + jnp.where(is_near, jnp.clip(change, -own / 2, own / 2), 0)
 
     def result(self, equation: Any, values: Sequence[Any], value: Any) -> Any:
         """Return the perturbed result of an equation, as `Nudge.result` does."""
@@ -50,18 +51,23 @@ class Underflow(Nudge):
 def _signs_of_lost(equation: Any, values: Sequence[Any], value: Any) -> Any:
     """Return the sign of each result that has underflowed to 0, and 0 for the others.
 
-    None means that the operation does not underflow to 0. An operand that is infinite
-    makes a result 0 that is exact, such as exp(-∞).
+    None means that an underflow of this operation is not recognised. An operand that is
+    infinite makes a result 0 that is exact, such as exp(-∞).
     """
-    name, params = equation.primitive.name, equation.params
-    if not all(jnp.issubdtype(each.dtype, jnp.floating) for each in values):
+    name, params, run = equation.primitive.name, equation.params, caller(equation)
+    are_real = all(
+        not jnp.issubdtype(each.dtype, jnp.complexfloating) for each in values
+    )
+    if not are_real or not jnp.issubdtype(value.dtype, jnp.floating):
         return None
     is_lost = value == 0
-    if name == "dot_general":
-        run = caller(equation)
+    if name in ("dot_general", "conv_general_dilated"):
         (sizes,) = run([jnp.abs(each) for each in values])
         (terms,) = run([(each != 0).astype(each.dtype) for each in values])
         return jnp.where(is_lost & (sizes == 0) & (terms > 0), 1, 0)
+    if name in ("reduce_prod", "cumprod"):
+        (sign,) = run([jnp.sign(values[0])])
+        return jnp.where(is_lost, sign, 0)
     if name in NEVER_ZERO.split():
         sign = jnp.ones_like(value)
     elif name in ODD.split():

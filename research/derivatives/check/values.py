@@ -168,10 +168,10 @@ class Values:
         The slope and all later ones include these errors. They are not measured before
         a rate seems wrong, because compiling f once more takes time.
         """
-        self._is_watched = True
-        slope, self._values = self._at(self.length)
-        self.underflows = not slope.error <= 2 * self.slope.error
-        self.slope = slope
+        before, self._is_watched = self.slope.error, True
+        self.slope, self._values = self._at(self.length)
+        self.confirm()
+        self.underflows = not self.slope.error <= 2 * before
 
     def approach(self, enough: float) -> None:
         """Use much shorter steps, if all entries of x that move are 0.

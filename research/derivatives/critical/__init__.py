@@ -248,10 +248,10 @@ def classify_critical_point(
 
     Samples cannot show everything. A term that outweighs the others only at smaller
     distances is not seen, such as 1e-80 x³ in x⁴ + 1e-80 x³. Far from 0, this includes
-    terms that outweigh the others only within about fifty floats of x. If f is sampled
-    in several directions, a sector that is narrower than about 0.02 radians and in
-    which f changes differently may be missed. And a power of the distance within 0.03
-    of a whole number, such as |x|^4.02, counts as this number.
+    terms that outweigh the others only within about fifty spacings of the floats at x.
+    If f is sampled in several directions, a sector that is narrower than about 0.02
+    radians and in which f changes differently may be missed. And a power of the
+    distance within 0.03 of a whole number, such as |x|^4.02, counts as this number.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.

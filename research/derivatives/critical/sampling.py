@@ -98,6 +98,10 @@ def evidence(
     The samples do not decide if the square of the distance takes over closer to y
     (`_is_square_closer`).
     """
+    if curvature.loose.shape[1] > 1:
+        curvature = curvature._replace(
+            loose=curvature.loose * balance(Reduced(land, y, curvature))
+        )
     found = _sampled(land, y, curvature)
     if not _is_square_closer(land, y, curvature, found):
         return found
@@ -114,10 +118,10 @@ def _is_square_closer(
 
     Far from 0, the floats are so coarse that f may be sampled only where a cube is
     larger than a square. Let d be a unit vector in a loose direction, λ = dᵀ H d, and R
-    the distance at which the square would be as large as the sampled power. The result
-    is True if λ exceeds 8 times its rounding error, and the Newton step along d is at
-    most R / 16. (If y is not the exact critical point of x³ or x⁴, but a point beside
-    it, the Newton step is about R / 6.)
+    the distance at which the slopes of the square and of the sampled power would be
+    equal. The result is True if |λ| exceeds 8 times its rounding error, and the Newton
+    step along d is at most 0.06 R. (If y is not the exact critical point of x³ or x⁴,
+    but a point beside it, the Newton step is about R / 4 or R / 5.)
     """
     if not found.kind or found.kind == "flat" or found.power <= QUADRATIC:
         return False
@@ -131,6 +135,7 @@ def _is_square_closer(
     distance = found.distance * lengths
     there, d = land.moved(y, np.concatenate([distance * ways, -distance * ways], 1).T)
     slope = ((land.at(there)[1] - curvature.gradient) * d).sum(axis=1)
+    # An unknown power may be that of a cube.
     power = found.power if np.isfinite(found.power) else 3.0
     with np.errstate(divide="ignore", invalid="ignore"):
         newton = (np.abs(ways.T @ curvature.gradient) + unsure) / size
@@ -156,10 +161,6 @@ def _sampled(
     - g changes like distance^p with p at most 2.1. If the Hessian is continuous, p is
       above 2.
     """
-    if curvature.loose.shape[1] > 1:
-        curvature = curvature._replace(
-            loose=curvature.loose * balance(Reduced(land, y, curvature))
-        )
     reduced = Reduced(land, y, curvature)
     if not curvature.signs.size:
         return _judged(reduced)

@@ -685,6 +685,7 @@ def _hides_a_term(
       order, side: Order and side of the derivative, as in `judge`.
       found: Derivative that the small steps show.
     """
+    # The bound leaves out a window whose noise the next windows do not show.
     jump = max(noise[ladder.places[window]], windows_noise(ladder)[window])
     # Beyond a gap, the steps do not show a function that varies over the distance |x|.
     has_gap = ladder.x and np.any(np.diff(ladder.exponents) > 1)

@@ -38,15 +38,15 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
     - Rounding error: R = ε (|f| + |x f'|) / 2, because f rounds its value and the
       intermediate results that it computes from x. Here ε is the relative spacing of
       the floats that f returns. The windows may correct R, as described below.
-    - Noise in the windows: if a window shows noise above 30 R, and one of the next
-      three windows also shows noise or fewer than two follow, the noise counts. At most
-      two windows between noisy ones may look smooth by chance. It counts at the
-      distance of the window, at the three next smaller distances and at all larger
-      ones. (A kink or a jump of f affects only one window.) Noise is recognised from
-      the fifth and sixth differences of the values in a window. Each difference is
-      divided by the size that it would have for noise of size 1. For a smooth function,
-      the sixth differences are then far smaller than the fifth differences. For noise,
-      both have about the same size.
+    - Noise in the windows: the noise of a window counts if it is above 30 R and one of
+      two conditions holds: one of the next three windows also shows noise, or fewer
+      than two windows follow. (Two windows between noisy ones may look smooth by
+      chance.) It counts at the distance of the window, at the three next smaller
+      distances and at all larger ones. (A kink or a jump of f affects only one window.)
+      Noise is recognised from the fifth and sixth differences of the values in a
+      window. Each difference is divided by the size that it would have for noise of
+      size 1. For a smooth function, the sixth differences are then far smaller than the
+      fifth differences. For noise, both have about the same size.
     - Quantum, if f is constant around x and then jumps: the change f - f(x) at the
       smallest distance where the change is not 0. This change may be the sum of several
       jumps. The sampler evaluates f at more points to distinguish a jump from a kink,
