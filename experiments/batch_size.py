@@ -36,10 +36,11 @@ class Config:
     """Settings of the experiment."""
 
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-    """Batch sizes on the small set. The sizes below the number of examples are used,
-    and then the full batch."""
+    """Batch sizes on the small set. The sizes below the number of examples are used, at
+    least two, and then the full batch."""
     large_batch_sizes: tuple[int, ...] = (1, 8, 64, 512, 4_096, 32_768, 262_144)
-    """Batch sizes on the large set. The full batch is added at the end."""
+    """Batch sizes on the large set, at least two. The full batch is added at the
+    end."""
     large_examples: int = 1_000_000
     """Rows of the large set. 0 leaves this set out."""
     target: float = 1e-2

@@ -90,7 +90,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_wrong_derivative_is_called_wrong_for_many_operations(name):
-    """What underflows is measured before a derivative is called wrong."""
+    """The check measures underflow before it calls a derivative wrong."""
     f, x = OPERATIONS[name], jnp.arange(1.0, 13.0).reshape(4, 3) ** 1.1
     wrong = lambda x: 2 * jax.grad(f)(x)
     assert check_derivative(f, x, KEY, wrong).verdict == "wrong"

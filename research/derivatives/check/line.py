@@ -225,7 +225,6 @@ class Line:
         self.scales = np.concatenate(
             [np.full(leaf.size, leaf.scale) for leaf in self.leaves]
         )
-        self._of_rates: dict[type[Nudge], list[Callable]] = {}
         # As far as is known, _pushed and _pulled can be traced.
         self._is_pushed = self._is_pulled = True
         self._pushed, self._sampled = (
@@ -278,11 +277,8 @@ class Line:
 
     @functools.cached_property
     def _nudged(self) -> Callable:
-        return _program(_nudge, self.f, self._quick, static_argnames="largest")
-
-    @functools.cached_property
-    def _underflowed(self) -> Callable:
-        return _program(_underflow, self.f, UNOPTIMIZED, static_argnames="largest")
+        static = ("largest", "kind")
+        return _program(_nudge, self.f, self._quick, static_argnames=static)
 
     @property
     def chooses(self) -> bool:
@@ -354,10 +350,8 @@ class Line:
             return np.full(count, np.nan)
         seeds = float(seed * count + 1) + np.arange(count, dtype=float)
         x = self.x if point is None else self._like(point)
-        evaluate = self._underflowed if kind is Underflow else self._nudged
-        nudged = np.asarray(
-            evaluate(x, self._like_x(v), w, seeds, nudge, largest=self._largest)
-        )
+        drawn = self._like_x(v), w, seeds, nudge
+        nudged = np.asarray(self._nudged(x, *drawn, largest=self._largest, kind=kind))
         return np.abs(nudged - values[np.isin(OFFSETS, NUDGED_OFFSETS)]) / nudge
 
     def rounding_of_rate(
@@ -391,12 +385,12 @@ class Line:
         if kind is Underflow:  # Larger ones would be cut to half of a number.
             sizes = np.ones(2 * DRAWS)
         errors = [0.0]
-        evaluations = self._nudged_rates(kind)
-        for evaluate in list(evaluations):
+        given = self.x, self._like(v), jnp.asarray(w), seeds, sizes
+        for evaluate in list(self._nudged_rates):
             try:
-                moved = evaluate(self.x, self._like(v), jnp.asarray(w), seeds, sizes)
+                moved = evaluate(*given, kind=kind)
             except (*NO_RULE, *LOOKS_AT_VALUES):
-                evaluations.remove(evaluate)  # No other v can be traced either.
+                self._nudged_rates.remove(evaluate)  # No other v can be traced either.
                 continue
             off = np.asarray(moved[1:], np.float64) - float(moved[0])
             errors_of_each = (off / sizes).reshape(2, DRAWS)
@@ -404,14 +398,15 @@ class Line:
             errors.append(float(np.min(root_mean_square(finite.T))))
         return max(errors)
 
-    def _nudged_rates(self, kind: type[Nudge]) -> list[Callable]:
-        if kind not in self._of_rates:
-            self._of_rates[kind] = (
-                [jax.jit(functools.partial(_nudge_given, kind, self.given))]
-                if self.given is not None
-                else [_program(run, self.f, UNOPTIMIZED) for run in RATES[kind]]
-            )
-        return self._of_rates[kind]
+    @functools.cached_property
+    def _nudged_rates(self) -> list[Callable]:
+        if (given := self.given) is not None:
+            run = functools.partial(_nudge_given, given)
+            return [jax.jit(run, static_argnames="kind")]
+        return [
+            _program(run, self.f, UNOPTIMIZED, static_argnames="kind")
+            for run in (_nudge_push, _nudge_pull)
+        ]
 
     def reverse(self, w: np.ndarray) -> np.ndarray | None:
         """Return Jᵀ w as a vector, or None if f has no rule for reverse mode.
@@ -713,12 +708,6 @@ def _sample(f: Callable, x: Any, v: Any, w: Any, largest: int) -> Any:
     return _mapped(lambda h: _at(f, x, v, w, h), jnp.asarray(OFFSETS), largest)
 
 
-def _underflow(
-    f: Callable, x: Any, v: Any, w: Any, seeds: Any, size: Any, largest: int
-) -> Any:
-    return _nudge(f, x, v, w, seeds, size, largest, Underflow)
-
-
 def _nudge(
     f: Callable,
     x: Any,
@@ -727,7 +716,7 @@ def _nudge(
     seeds: Any,
     size: Any,
     largest: int,
-    kind: type[Nudge] = Nudge,
+    kind: type[Nudge],
 ) -> Any:
     """Evaluate ⟨w, f(x + h v)⟩ with perturbed operations, at each of NUDGED_OFFSETS.
 
@@ -753,32 +742,26 @@ def _pulled(given: Callable, x: Any, w: Any) -> Any:
 
 
 def _nudge_push(
-    kind: type[Nudge], f: Callable, x: Any, v: Any, w: Any, *drawn: Any
+    f: Callable, x: Any, v: Any, w: Any, *drawn: Any, kind: type[Nudge]
 ) -> Any:
-    return _nudged_rate(kind, lambda x: jnp.sum(w * _push(f, x, v)), x, *drawn)
+    return _nudged_rate(lambda x: jnp.sum(w * _push(f, x, v)), x, kind, *drawn)
 
 
 def _nudge_pull(
-    kind: type[Nudge], f: Callable, x: Any, v: Any, w: Any, *drawn: Any
+    f: Callable, x: Any, v: Any, w: Any, *drawn: Any, kind: type[Nudge]
 ) -> Any:
     pull = lambda x: jax.vjp(lambda x: jnp.sum(w * f(x)), x)[1](1.0)[0]
-    return _nudged_rate(kind, lambda x: _inner(pull(x), v), x, *drawn)
+    return _nudged_rate(lambda x: _inner(pull(x), v), x, kind, *drawn)
 
 
 def _nudge_given(
-    kind: type[Nudge], given: Callable, x: Any, v: Any, w: Any, *drawn: Any
+    given: Callable, x: Any, v: Any, w: Any, *drawn: Any, kind: type[Nudge]
 ) -> Any:
-    return _nudged_rate(kind, lambda x: _inner(_pulled(given, x, w), v), x, *drawn)
-
-
-RATES = {
-    kind: [functools.partial(run, kind) for run in (_nudge_push, _nudge_pull)]
-    for kind in (Nudge, Underflow)
-}
+    return _nudged_rate(lambda x: _inner(_pulled(given, x, w), v), x, kind, *drawn)
 
 
 def _nudged_rate(
-    kind: type[Nudge], rate: Callable, x: Any, seeds: Any, sizes: Any
+    rate: Callable, x: Any, kind: type[Nudge], seeds: Any, sizes: Any
 ) -> Any:
     """Evaluate a rate at x, first unperturbed, then with each seed's perturbations."""
     evaluate = rounding_of(jax.make_jaxpr(rate)(x), kind)

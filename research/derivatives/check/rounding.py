@@ -37,37 +37,6 @@ SUMS = (
 )
 
 
-def rounding_of(
-    closed: Any, kind: "type[Nudge] | None" = None
-) -> Callable[..., list[Any]]:
-    """Return a function that evaluates a jaxpr with 8 times larger rounding errors.
-
-    This is Monte Carlo arithmetic. The floating inputs, and each rounded result that
-    depends on them, are multiplied by 1 + 8 ε ξ, where ε is the relative spacing of the
-    dtype, and ξ is random with variance 1. Infinities are not changed. The result is
-    NaN if the jaxpr computes a mod b where the floats near a are at least b apart,
-    because this remainder is then arbitrary. (The same holds for `floor`, `ceil` and
-    `round` of a, with b = 1.) The difference between this evaluation and the plain
-    evaluation, divided by 8, is about as large as the rounding error, including
-    cancellation.
-
-    Args:
-      closed: The jaxpr.
-      kind: Class of the perturbation, if it is not that of rounding errors.
-    Returns:
-      Function (seed, inputs, size=8.0) -> outputs, where inputs and outputs are lists
-      of arrays. The float `seed` determines ξ, and `size` replaces the factor 8.
-    References:
-      Parker, Monte Carlo arithmetic, UCLA CSD-970002, 1997.
-    """
-
-    def evaluate(seed: Any, inputs: Sequence[Any], size: Any = NUDGE) -> list[Any]:
-        nudge = (kind or Nudge)(seed, size)
-        return _evaluated(closed, [nudge(value) for value in inputs], nudge)[0]
-
-    return evaluate
-
-
 class Nudge:
     """Perturbation of arrays by factors 1 + size ε ξ.
 
@@ -128,6 +97,35 @@ class Nudge:
         return type(self)(
             self.seed + 0.7548776662466927 * (number + 1), self.size, self.calls
         )
+
+
+def rounding_of(closed: Any, kind: type[Nudge] = Nudge) -> Callable[..., list[Any]]:
+    """Return a function that evaluates a jaxpr with 8 times larger rounding errors.
+
+    This is Monte Carlo arithmetic. The floating inputs, and each rounded result that
+    depends on them, are multiplied by 1 + 8 ε ξ, where ε is the relative spacing of the
+    dtype, and ξ is random with variance 1. Infinities are not changed. The result is
+    NaN if the jaxpr computes a mod b where the floats near a are at least b apart,
+    because this remainder is then arbitrary. (The same holds for `floor`, `ceil` and
+    `round` of a, with b = 1.) The difference between this evaluation and the plain
+    evaluation, divided by 8, is about as large as the rounding error, including
+    cancellation.
+
+    Args:
+      closed: The jaxpr.
+      kind: Class of the perturbation.
+    Returns:
+      Function (seed, inputs, size=8.0) -> outputs, where inputs and outputs are lists
+      of arrays. The float `seed` determines ξ, and `size` replaces the factor 8.
+    References:
+      Parker, Monte Carlo arithmetic, UCLA CSD-970002, 1997.
+    """
+
+    def evaluate(seed: Any, inputs: Sequence[Any], size: Any = NUDGE) -> list[Any]:
+        nudge = kind(seed, size)
+        return _evaluated(closed, [nudge(value) for value in inputs], nudge)[0]
+
+    return evaluate
 
 
 def _evaluated(

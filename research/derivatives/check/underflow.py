@@ -25,7 +25,8 @@ class Underflow(Nudge):
     (Above t / ε, such an error is below the spacing of the floats.) A result that is 0
     although no operand is 0 has underflowed. It is replaced by size t |ξ|, with the
     sign that it should have, or with the sign + for matrix products, convolutions and
-    powers of a negative number. Complex numbers are not changed."""
+    powers of a negative number. Complex numbers are not changed.
+    """
 
     def __call__(self, value: Any, epsilon: float | None = None) -> Any:
         """Return an array whose smallest numbers are perturbed; `epsilon` is unused."""

@@ -673,10 +673,9 @@ def _hides_a_term(
     constant over a small distance and then jumps. So is a term that is rounded to
     float32. The small steps show the derivative of the other terms. If the noise of the
     jumps is assumed at the small steps, too, the larger steps decide, and show the
-    derivative of f. The result is True if this
-    derivative contradicts `found`. The result is False if the jumps are larger than
-    _LARGE_JUMP rounding errors of f at the largest step, because then they are not the
-    rounding errors of terms of f.
+    derivative of f. The result is True if this derivative contradicts `found`. The
+    result is False if the jumps are larger than _LARGE_JUMP rounding errors of f at the
+    largest step, because then they are not the rounding errors of terms of f.
 
     Args:
       ladder: Values of f at all steps.
