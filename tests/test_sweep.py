@@ -378,6 +378,52 @@ def test_a_sweep_traces_nothing(workload):
     assert len(traced) == once
 
 
+def test_a_sweep_that_records_norms_of_gradients_has_the_same_other_bits(
+    workload, tmp_path
+):
+    """And it has the norms that a run of the same descent has, also after a resume."""
+    sampler = samplers.minibatch(len(workload.train.y), 100)
+    cells = {"seed": np.arange(3), "learning_rate": np.array([0.1, 0.2, 0.3])}
+    plain, recording = (
+        descent.compile_sweep(
+            *(workload, update_rules.adam, sampler, 4),
+            chunk=2,
+            width=2,
+            gradient_norms=norms,
+        )
+        for norms in (False, True)
+    )
+    without, with_norms = (descent.sweep(p, cells) for p in (plain, recording))
+    assert without.info.gradient_norm is None
+    others = with_norms.info._replace(gradient_norm=None)
+    assert_same_bits(without, with_norms._replace(info=others))
+
+    root = jax.random.key(0)
+    init, step = descent.build(
+        workload.objective, update_rules.adam(0.1), workload.train
+    )
+    start = init(workload.init(jax.random.fold_in(root, descent.INIT)))
+    order = jax.random.fold_in(root, descent.EPOCHS)
+    _, info = descent.run(step, start, sampler, order, jnp.arange(4))
+    np.testing.assert_allclose(
+        with_norms.info.gradient_norm[0], info.gradient_norm, rtol=1e-12
+    )
+
+    made = runs.checkpoints_in(tmp_path)
+    stopped = []
+
+    def stop(progress):
+        stopped.append(progress)
+        if len(stopped) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        descent.sweep(recording, cells, stop, made)
+    assert_same_bits(descent.sweep(recording, cells, checkpoints=made), with_norms)
+    # The other program makes a checkpoint of another name.
+    assert_same_bits(descent.sweep(plain, cells, checkpoints=made), without)
+
+
 def test_progress_grows_to_one(program):
     seen = []
     descent.sweep(program, RUNS, seen.append)

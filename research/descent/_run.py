@@ -38,7 +38,7 @@ class EpochInfo(NamedTuple):
       learning_rate: Learning rate of the last step, shape (). NaN if the rule's state
         holds no learning rate, or more than one.
       gradient_norm: Root mean square, over the steps, of the gradient's Euclidean norm,
-        shape ().
+        shape (). None if a sweep does not record it.
       update_norm: Root mean square, over the steps, of the update's Euclidean norm,
         shape ().
       first_bad_step: Index of the first step whose loss or update is not finite, int32,
@@ -55,7 +55,7 @@ class EpochInfo(NamedTuple):
 
     loss: Float[Array, ""]
     learning_rate: Float[Array, ""]
-    gradient_norm: Float[Array, ""]
+    gradient_norm: Float[Array, ""] | None
     update_norm: Float[Array, ""]
     first_bad_step: Int[Array, ""]
     evaluations: Any

@@ -61,7 +61,9 @@ class SweepResult(NamedTuple):
       values_on: Dict from the name of each part in `evaluate_on` to the objective on
         this part, shape (m, k).
       info: The EpochInfo, a summary of each epoch, with leaves of shape (m,
-        num_epochs). The fields `evaluations` and `steps` of `info` are None.
+        num_epochs). The fields `evaluations` and `steps` of `info` are None, and
+        `gradient_norm` is None unless the program was compiled with
+        gradient_norms=True.
       params: The last parameters, each leaf with leading axis m. If the rule keeps an
         average of the parameters, `params` is this average, and `values` are computed
         at the average, too.
@@ -100,11 +102,12 @@ def sweep(
       checkpoints: Function from a name to the `Checkpoint` in which batches are saved
         between chunks. By default nothing is saved. `sweep` makes the name from a
         digest of the seeds, the hyper-parameters, the number of epochs, the length of a
-        chunk, the number of runs in a batch, the sampler, and the parts on which the
-        objective is evaluated. The digest does not depend on the rule and the workload,
-        so for another rule or workload, pass a function that saves to another folder.
-        Ctrl-C saves the last complete chunk. To resume, repeat the call. The result is
-        bit-identical to that of an uninterrupted call.
+        chunk, the number of runs in a batch, the sampler, the parts on which the
+        objective is evaluated, and whether norms of gradients are recorded. The digest
+        does not depend on the rule and the workload, so for another rule or workload,
+        pass a function that saves to another folder. Ctrl-C saves the last complete
+        chunk. To resume, repeat the call. The result is bit-identical to that of an
+        uninterrupted call.
     Returns:
       The SweepResult. A run that diverges is not an error: its values become inf or
       NaN, and its first bad step is recorded.
@@ -264,13 +267,15 @@ def _passes(program: SweepProgram) -> np.ndarray:
 def _name(program: SweepProgram, runs: Mapping[str, np.ndarray]) -> str:
     """Return the name of the checkpoint: "runs-" and a digest.
 
-    The digest identifies the runs, the sampler and the evaluated parts of the workload.
-    It does not identify the rule and the workload. The caller's `checkpoints` must do
-    so.
+    The digest identifies the runs, the sampler, the evaluated parts of the workload and
+    what is recorded. It does not identify the rule and the workload. The caller's
+    `checkpoints` must do so.
     """
     sampler = program.sampler
     settings = (program.num_epochs, program.chunk, program.width, program.evaluate_on)
     digest = hashlib.sha256(f"{settings} {sampler[:2]}".encode())
+    if program.gradient_norms:
+        digest.update(b"gradient norms")
     # The program that draws the order of the examples; it is not compiled.
     drawn = jax.jit(sampler.indices).lower(jax.random.key(0))
     digest.update(drawn.as_text().encode())

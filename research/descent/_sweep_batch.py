@@ -13,8 +13,6 @@ from research.descent._sweep_program import SweepProgram, padded
 from research.reading import Is, check_shape
 from research.types import Saved
 
-INFO = tuple(name for name in _run.EpochInfo._fields if name != "steps")
-
 
 class RunBatch(NamedTuple):
     """A batch of runs that are computed together, with the results so far.
@@ -55,8 +53,9 @@ def to_saved(batches: Sequence[RunBatch]) -> Saved:
             info = joined_info(jax.device_get(batch.info))
             arrays |= to_arrays(f"{i}/state", batch.state)
             arrays[f"{i}/initial"] = as_numbers(batch.initial)
-            for name in INFO:
-                arrays[f"{i}/info/{name}"] = as_numbers(getattr(info, name))
+            for name, values in info._asdict().items():
+                if values is not None:
+                    arrays[f"{i}/info/{name}"] = as_numbers(values)
     return Saved(arrays, [batch.done for batch in batches])
 
 
@@ -77,13 +76,13 @@ def from_saved(
     for i, (batch, done) in enumerate(zip(batches, saved.values, strict=True)):
         if done:
             _check_axes(program, saved.arrays, i, done)
-            info: dict[str, Any] = {
-                name: _decoded(saved.arrays[f"{i}/info/{name}"]) for name in INFO
-            }
+            info: dict[str, Any] = dict.fromkeys(_run.EpochInfo._fields)
+            for name in _recorded(program):
+                info[name] = _decoded(saved.arrays[f"{i}/info/{name}"])
             batch = batch._replace(
                 initial=_decoded(saved.arrays[f"{i}/initial"]),
                 state=from_arrays(f"{i}/state", like, saved.arrays),
-                info=(_run.EpochInfo(**info, steps=None),),
+                info=(_run.EpochInfo(**info),),
                 done=done,
             )
         restored.append(batch)
@@ -93,6 +92,12 @@ def from_saved(
 def joined_info(chunks: Sequence[Any]) -> Any:
     """Concatenate the EpochInfo of several chunks along axis 1, the axis of epochs."""
     return jax.tree.map(lambda *a: np.concatenate(a, axis=1), *chunks)
+
+
+def _recorded(program: SweepProgram) -> tuple[str, ...]:
+    """Return the names of the fields of EpochInfo that the program records."""
+    absent = {"steps"} if program.gradient_norms else {"steps", "gradient_norm"}
+    return tuple(name for name in _run.EpochInfo._fields if name not in absent)
 
 
 def _decoded(array: np.ndarray) -> np.ndarray:
@@ -118,7 +123,7 @@ def _check_axes(
 ) -> None:
     """Check the first axes of batch i's saved arrays against its number of chunks."""
     first: dict[str, tuple[int, ...]] = {f"{i}/initial": (program.width,)}
-    for name in INFO:
+    for name in _recorded(program):
         first[f"{i}/info/{name}"] = (program.width, done * program.chunk)
     for name, axes in first.items():
         if name not in arrays or arrays[name].shape[: len(axes)] != axes:

@@ -315,6 +315,10 @@ def finite_difference(
       contribution to f is below the noise at the steps that are used. An example is the
       third derivative of a cubic spline with many nodes: the value is the third
       derivative of the function behind the spline.
+    - Whether f has a weak kink at x, or a weak term such as t |t|^1.6 at t = 0, whose
+      derivative of the next order is infinite. In both cases the difference of the
+      sides shrinks slowly or not at all. The verdict may be "kink" although the
+      derivative exists.
     - At order 4, the whole error of the result if f(t) is the sum of a smooth function
       and a term such as |t - x|^5.5. Of such answers, up to a tenth have an error above
       the bound.
