@@ -132,7 +132,7 @@ from research.cli.progress import OnProgress
 from research.figures.confusion import commonest_errors
 from research.types import Checkpoints, Model, Params, Saved
 
-MIRRORED = ("fashion_mnist", "cifar10")  # Data sets whose images may be mirrored.
+OF_DIGITS = ("digits", "mnist", "mnist_5k")  # Their images must not be mirrored.
 NOT_MIRRORED = "a mirrored digit is another digit or none"
 LABELS = {"softmax": "softmax regression", "mlp": "MLP", "cnn": "CNN"}
 PUBLISHED = {"softmax": 0.844, "mlp": 0.883, "cnn": 0.916}
@@ -146,9 +146,7 @@ ABOUT = {
     "fashion_mnist": "The training images show light clothes on black. A photo on a "
     "light ground must be inverted first.",
     "cifar10": "",
-} | dict.fromkeys(
-    ("digits", "mnist", "mnist_5k"), "The training images show white digits on black."
-)
+} | dict.fromkeys(OF_DIGITS, "The training images show white digits on black.")
 WORST = 24  # Number of errors shown.
 MOST_FILTERS = 32  # Maximum number of filters shown of each model.
 
@@ -160,7 +158,7 @@ def complete(config: Config):
     that must not be mirrored are not mirrored.
     """
     if config.dataset != CLAIM:
-        if not config.mirror or config.dataset in MIRRORED:
+        if not config.mirror or config.dataset not in OF_DIGITS:
             return config
         words = f"note: mirror is False for {config.dataset}: {NOT_MIRRORED}."
         print(words, file=sys.stderr)
@@ -278,7 +276,7 @@ def check(config: Config, split: Any):
         raise ValueError(
             f"choose must be positive multiples, ascending; got choose={config.choose}."
         )
-    if config.mirror and config.dataset not in MIRRORED:
+    if config.mirror and config.dataset in OF_DIGITS:
         raise ValueError(f"mirror must be False for {config.dataset}: {NOT_MIRRORED}.")
     learnt = len(split.train_y) - (config.held_out if config.choose else 0)
     if config.batch_size > learnt:
