@@ -86,6 +86,7 @@ def _train_ours(name: str, epochs: int | None) -> tuple[Callable[[], np.ndarray]
             chunk=epochs,
             width=1,
             evaluate_on=("validation",),
+            gradient_norms=False,
         )
 
     runs = {

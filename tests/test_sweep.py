@@ -378,10 +378,10 @@ def test_a_sweep_traces_nothing(workload):
     assert len(traced) == once
 
 
-def test_a_sweep_that_records_norms_of_gradients_has_the_same_other_bits(
+def test_a_sweep_may_record_norms_of_gradients_and_its_other_results_stay(
     workload, tmp_path
 ):
-    """And it has the norms that a run of the same descent has, also after a resume."""
+    """The norms are those of a run of the same descent, also after a resume."""
     sampler = samplers.minibatch(len(workload.train.y), 100)
     cells = {"seed": np.arange(3), "learning_rate": np.array([0.1, 0.2, 0.3])}
     plain, recording = (

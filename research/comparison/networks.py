@@ -683,6 +683,7 @@ def _compile(
         chunk=network.num_epochs,
         width=protocol.width,
         evaluate_on=("validation",),
+        gradient_norms=False,
     )
     return _Setting(network, contender, protocol, program, checkpoints)
 

@@ -62,8 +62,7 @@ class SweepResult(NamedTuple):
         this part, shape (m, k).
       info: The EpochInfo, a summary of each epoch, with leaves of shape (m,
         num_epochs). The fields `evaluations` and `steps` of `info` are None, and
-        `gradient_norm` is None unless the program was compiled with
-        gradient_norms=True.
+        `gradient_norm` is None if the program was compiled with gradient_norms=False.
       params: The last parameters, each leaf with leading axis m. If the rule keeps an
         average of the parameters, `params` is this average, and `values` are computed
         at the average, too.
@@ -274,8 +273,8 @@ def _name(program: SweepProgram, runs: Mapping[str, np.ndarray]) -> str:
     sampler = program.sampler
     settings = (program.num_epochs, program.chunk, program.width, program.evaluate_on)
     digest = hashlib.sha256(f"{settings} {sampler[:2]}".encode())
-    if program.gradient_norms:
-        digest.update(b"gradient norms")
+    if not program.gradient_norms:
+        digest.update(b"without norms of gradients")
     # The program that draws the order of the examples; it is not compiled.
     drawn = jax.jit(sampler.indices).lower(jax.random.key(0))
     digest.update(drawn.as_text().encode())

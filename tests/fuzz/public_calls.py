@@ -970,7 +970,7 @@ def of_descent() -> Iterator[Call]:
     yield Call(
         "descent.compile_sweep",
         descent.compile_sweep,
-        {**lane, "chunk": 2, "width": 2, "gradient_norms": True},
+        {**lane, "chunk": 2, "width": 2, "gradient_norms": False},
         slow=True,
     )
     runs = {"seed": np.array([0, 1]), "learning_rate": np.array([0.1, 0.2])}
