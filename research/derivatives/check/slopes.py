@@ -20,6 +20,9 @@ _FEW = 2  # Number of low-noise steps whose agreement is unlikely to be chance.
 VISIBLE, HIDDEN = "visible", "hidden"  # Drifts at the smallest steps.
 _ABOVE = 3  # Number of larger steps whose changes also bound the noise of a step.
 _MANY = 8  # Number of smallest steps that show a jump or a drift.
+# At _SIX steps whose one-sided slopes differ by more than _CLEAR noise units, the power
+# of the step with which the difference shrinks is known to better than _BENT.
+_CLEAR, _SIX, _BENT = 400, 6, 0.01
 _SAME = 8  # A difference above this many noise units is a contradiction.
 
 
@@ -161,6 +164,31 @@ class Slope(NamedTuple):
         above = np.max([np.roll(moved, k) for k in range(1, _ABOVE + 1)], axis=0)
         shown = np.maximum(below, above) / STEPS
         return np.where((self.central != 0) & (shown > 0), shown, np.inf)
+
+    def sharp_bend(self, longest: float) -> float | None:
+        """Return by how much the derivative may change within the smallest clear step.
+
+        A step is clear if the right slope minus the left slope there is more than 400
+        times `unsure`. This difference shrinks with a power of the step. For a smooth
+        f, the power is 1, or at least 3 where the second derivative is 0. For |t|^1.8
+        at 1e-9, the power is 0.8 at steps above 1e-9. If the six smallest clear steps
+        show another power from 0.1 to 2, from each to the next, the result is the
+        difference at the smallest of them. Otherwise it is 0. The result is None if
+        fewer than six steps of at most `longest`, one after another, are clear.
+        """
+        sizes = np.abs(self.bends)
+        clear = np.flatnonzero(np.isfinite(sizes) & (sizes > _CLEAR * self.unsure))
+        some = clear[-_SIX:]
+        if len(some) < _SIX or some[-1] - some[0] != _SIX - 1:
+            return None
+        if STEPS[some[0]] > longest:
+            return None
+        powers = -np.diff(np.log2(sizes[some]))
+        off = np.abs(powers - 1)
+        is_sharp = (powers > 0.1).all() and (powers < 2).all() and off.min() > _BENT
+        # Higher derivatives of a smooth f make the power differ from 1, too, but a
+        # quarter as much at half the step.
+        return float(sizes[some[-1]]) if is_sharp and 2 * off[-1] > off[0] else 0.0
 
     def contradicts(self, jump: float) -> bool:
         """Return whether the slopes at some step rule out a kink with this jump.

@@ -562,9 +562,14 @@ def _jumps_at_x(
 def _jumps_largely(ladder: Ladder, noise: np.ndarray, level: int) -> bool:
     """Return whether jumps of f at a level and at the last level are not rounding.
 
-    They are not rounding if they exceed _LARGE_JUMP rounding errors of f.
+    They are not rounding if they exceed _LARGE_JUMP rounding errors of f. At the last
+    level, these are the rounding errors on the side where |f| is smaller: f may grow
+    fast on the other side, as floor(t) + exp(t) does.
     """
-    return bool((noise > _LARGE_JUMP * rounding(ladder))[[level, -1]].all())
+    sides = [np.nanmax(np.abs(s), initial=0.0) for s in (ladder.plus, ladder.minus)]
+    far = ladder.epsilon / 2 * min(filter(None, sides), default=0.0)
+    is_large = noise[level] > _LARGE_JUMP * rounding(ladder)[level]
+    return bool(is_large and noise[-1] > _LARGE_JUMP * far)
 
 
 def _across_jumps(
