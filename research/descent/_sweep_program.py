@@ -127,8 +127,8 @@ def compile_sweep(
         objective is evaluated.
       gradient_norms: Whether to record the Euclidean norm of the gradient, in the field
         `info.gradient_norm` of the result. If False, this field is None, and a step of
-        a small network takes about a tenth less time. XLA then compiles another
-        program, which may round other results differently.
+        a small network takes less time. XLA then compiles another program, which may
+        round other results differently.
     Returns:
       The program.
     Raises:
@@ -181,9 +181,7 @@ def compile_sweep(
     for part in {"train", *parts}:
         check_data(workload.objective, params, getattr(workload, part))
     started = time.perf_counter()
-    functions = _functions(
-        workload, make_rule, sampler, parts, in_one, bool(gradient_norms)
-    )
+    functions = _functions(workload, make_rule, sampler, parts, in_one, gradient_norms)
     names = tuple(hyperparameters)
     compiled = [
         _compile_on(device, workload, functions, parts, names, chunk, width)
@@ -200,7 +198,7 @@ def compile_sweep(
         sampler=sampler,
         num_epochs=num_epochs,
         chunk=chunk,
-        gradient_norms=bool(gradient_norms),
+        gradient_norms=gradient_norms,
         width=width,
         devices=devices,
         compile_seconds=time.perf_counter() - started,

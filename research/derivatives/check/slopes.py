@@ -20,9 +20,9 @@ _FEW = 2  # Number of low-noise steps whose agreement is unlikely to be chance.
 VISIBLE, HIDDEN = "visible", "hidden"  # Drifts at the smallest steps.
 _ABOVE = 3  # Number of larger steps whose changes also bound the noise of a step.
 _MANY = 8  # Number of smallest steps that show a jump or a drift.
-# At _SIX steps whose one-sided slopes differ by more than _CLEAR noise units, the power
-# of the step with which the difference shrinks is known to better than _BENT.
-_CLEAR, _SIX, _BENT = 400, 6, 0.01
+# If one-sided slopes differ by more than _CLEAR noise units at _SIX steps, noise does
+# not change all of the powers with which the difference shrinks by _BENT.
+_CLEAR, _SIX, _BENT = 400, 6, 0.002
 _SAME = 8  # A difference above this many noise units is a contradiction.
 
 

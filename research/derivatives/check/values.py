@@ -34,7 +34,9 @@ WIDER, WIDEST, FOLLOWS = (2.0**12, 2.0**22), 2.0**-14, 1 / 8
 # compared at these multiples of it.
 FARTHEST, AFAR = 2.0**-20, np.array([1.0, 8.0, 64.0])
 PAIRS = 16  # Number of pairs of points around x at which the derivative is compared.
-_SHORT = 2.0**-12  # Longest step, relative to x, at which a sharp bend is looked for.
+# Longest step, as a share of the longest step used so far, that shows a sharp bend. At
+# longer steps, higher derivatives of a smooth f change the power of the step.
+_SHORT = 2.0**-12
 
 
 class Values:
@@ -390,14 +392,14 @@ class Values:
                 return
 
     def deny(self, rates: list[float]) -> None:
-        """Set the slope's error to infinity if short steps do not confirm the slope.
+        """Enlarge the slope's error if short steps do not confirm the slope.
 
         The attribute `slope` is an estimate, and the tested derivative differs from it.
         The estimate may be wrong, for example if the curvature of f is large near x. So
         it is compared with central differences at short steps: the shortest steps at
         which rounding errors cannot hide the distance between the estimate and the
         derivative. The short steps are chosen from the steps used so far, then from
-        steps up to 2^-20, up to 2^-40, ... In four cases, the error of the estimate is
+        steps up to 2^-20, up to 2^-40, ... In three cases, the error of the estimate is
         set to infinity, because the derivative may be right:
 
         1. The short steps agree with the derivative (`Slope.agrees_with`).
@@ -411,8 +413,9 @@ class Values:
            (f(x + h v) - f(x - h v)) / (2 h). So the derivative at x may be right
            although it is not the estimate. An example is a fast wave of f that rounding
            errors hide.
-        4. f bends so sharply at x that its derivative changes by more than this
-           distance within the smallest steps (`Slope.is_bent`).
+
+        Otherwise, if f bends so sharply at x that its derivative changes much within
+        the smallest steps (`Slope.sharp_bend`), the error is at least this change.
 
         Args:
           rates: Values of the derivative in the tested direction that differ from the
@@ -425,10 +428,8 @@ class Values:
             *(short for short in self._shorter if short < self.length),
         ):
             slope, _ = self._at(length)
-            # At longer steps, higher derivatives of a smooth f change the power.
-            longest = _SHORT if length == self.length else 1.0
-            found = slope.sharp_bend(longest)
-            bend = bend if found is None else found
+            found = slope.sharp_bend(_SHORT if length == self.length else 1.0)
+            bend = bend if found is None else found  # Shorter steps decide.
             gaps = {rate: abs(rate - self.slope.value) for rate in rates}
             agrees = any(slope.agrees_with(rate, gap) for rate, gap in gaps.items())
             self.is_refuted = not agrees and any(
@@ -437,11 +438,9 @@ class Values:
             if agrees or self.is_refuted:
                 self.slope = self.slope._replace(error=float("inf"))
                 return
-        self.is_refuted = any(
-            bend > gap or self._varies_around(gap) for gap in gaps.values()
-        )
-        if self.is_refuted:
-            self.slope = self.slope._replace(error=float("inf"))
+        self.is_refuted = any(self._varies_around(gap) for gap in gaps.values())
+        least = float("inf") if self.is_refuted else bend
+        self.slope = self.slope._replace(error=max(self.slope.error, least))
 
     def _varies_around(self, gap: float) -> bool:
         """Return whether the tested derivative scatters around the slope (`deny`).
