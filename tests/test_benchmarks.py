@@ -239,6 +239,7 @@ def test_every_sweep_compiles_all_its_parts(monkeypatch):
     assert counts[1] == 2 * counts[0]
 
 
+@pytest.mark.on_ci("a timing")
 def test_time_to_build_ours_has_its_first_training(monkeypatch):
     built = []
 

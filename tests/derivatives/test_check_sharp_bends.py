@@ -17,6 +17,7 @@ CASES = {
 }
 
 
+@pytest.mark.on_ci("the other functions", but="1.8")
 @pytest.mark.parametrize("name", CASES)
 def test_a_right_derivative_beside_a_sharp_bend_is_not_rejected(name):
     """The second or third derivative is huge beside the small entries, at distances

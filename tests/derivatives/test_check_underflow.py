@@ -30,6 +30,10 @@ FUNCTIONS = {
 SCALES = (1e-80, 1e-155, 1e-165, 1e-200, 1e-295, 1e-300, 1e-306, 3e-308, 1e-310)
 
 
+@pytest.mark.on_ci(
+    "the other functions",
+    but="square, scaled after|^sin-|square root|convolution|moments",
+)
 @pytest.mark.thorough("the other scales", but="-1e-165|-1e-306")
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -88,6 +92,7 @@ OPERATIONS = {
 }
 
 
+@pytest.mark.on_ci("the other operations", but="row sums|linear solve|cond")
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_wrong_derivative_is_called_wrong_for_many_operations(name):
     """The check measures underflow before it calls a derivative wrong."""

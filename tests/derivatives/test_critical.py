@@ -1051,6 +1051,7 @@ def test_points_on_a_curve_of_minima_are_listed_whatever_the_rounding_of_the_gra
     assert found.flat == 0
 
 
+@pytest.mark.on_ci("the other power", but="3")
 @pytest.mark.parametrize("power", [3, 4])
 def test_square_is_not_overlooked_where_floats_are_coarse(power):
     """Closer to the point than the floats show well, the square decides."""
