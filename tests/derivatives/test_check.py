@@ -1053,7 +1053,6 @@ def test_a_reverse_rule_that_prints_its_values_is_checked():
     assert report.verdict == "right"
 
 
-@pytest.mark.on_ci("a float64 draw under x64; nothing shorter shows this")
 @pytest.mark.thorough("the other draws", but="uniform")
 @pytest.mark.parametrize("name", DRAWS)
 def test_other_random_numbers_in_float64_are_no_bug(name, float64_off):
