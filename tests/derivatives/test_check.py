@@ -1179,9 +1179,6 @@ def test_whole_numbers_that_are_compared_are_not_perturbed(name):
         assert report.verdict == "right", report.text()
 
 
-@pytest.mark.on_ci(
-    "test_a_function_that_jax_cannot_trace_is_checked_by_calls has float64"
-)
 def test_in_float32_an_f_that_cannot_be_traced_is_checked():
     f = lambda x: jnp.sum(x * x) if float(x[0]) > 0 else jnp.sum(jnp.sin(x))
     x, key = jnp.array([0.5, 1.2], jnp.float32), jax.random.key(0)
