@@ -16,6 +16,7 @@ from experiments.taylor_mode import (
     TIMED,
 )
 
+NOT_TRIED = "–"
 COLOURS = {TAYLOR: "#0072B2", NESTED: "#D55E00", JET: "#009E73"}
 
 
@@ -58,7 +59,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
                 float(count[k]) if k < len(count) and np.isfinite(count[k]) else None
                 for k in TIMED
             ]
-            counts.append((f"{name}, {way}", *row))
+            counts.append(research.runs.dashed((f"{name}, {way}", *row)))
             ratios = part["ratio_of_seconds"]
             seconds = [ratios.get(f"{way}/{order}") for order in TIMED]
             compiling = [part["compile_seconds"].get(f"{way}/{k}") for k in TIMED]
@@ -73,8 +74,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             "Operations, relative to the function",
             ("function and way", *heads),
             tuple(counts),
-            "All derivatives up to the order, along one direction. Not reached: the "
-            "way has no rule for the function, or the order was not tried.",
+            "All derivatives up to the order, along one direction. A dash: the way has "
+            "no rule for the function, or the order was not tried.",
         ),
         research.runs.Table(
             "Seconds, and seconds to compile",
@@ -105,7 +106,9 @@ def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
     for panel, name in zip(axes[:, 0], ("scalar", "network"), strict=True):
         for way, colour in COLOURS.items():
             found = [rows[f"{name}, {way}"][f"order {order}"] for order in TIMED]
-            known = [(k, v) for k, v in zip(TIMED, found, strict=True) if v is not None]
+            known = [
+                (k, v) for k, v in zip(TIMED, found, strict=True) if v != NOT_TRIED
+            ]
             if known:
                 panel.semilogy(*zip(*known, strict=True), "o-", color=colour, label=way)
         panel.set(ylabel="operations / those of f", xlabel="order of the derivative")
