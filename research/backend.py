@@ -53,11 +53,13 @@ def configure(
     """Set the JAX and XLA options on which the bits of a run depend.
 
     Two results have the same bits if they are exactly equal. Call this function before
-    JAX starts its backend. The size of XLA's CPU thread pool affects the bits of large
-    matrix products, so this function sets the size to `pool` on every machine. The
-    function also sets JAX's default precision of matrix products to "highest", so that
-    a GPU does not round the factors to TF32. A second call with the same values has no
-    effect.
+    JAX starts its backend (for example, before the first computation). A second call
+    with the same values has no effect.
+
+    The size of XLA's CPU thread pool affects the bits of large matrix products, so this
+    function sets the size to `pool` on every machine. The function also sets JAX's
+    default precision of matrix products to "highest". Otherwise a GPU may round the
+    factors to TF32, a format with fewer digits than float32.
 
     Args:
       devices: Number of CPU devices that JAX shows, at most `pool`. JAX does not
@@ -69,10 +71,10 @@ def configure(
       x64: If True, arrays may be float64. Experiments that measure the small difference
         between the objective and its minimum need float64.
       portable: If True, JAX's results have the same bits on every x86-64 processor with
-        AVX2 and FMA, under Linux, with the same versions of the packages and the same
-        pool. XLA then compiles for AVX and uses no library that chooses kernels by the
-        processor. A sum of products with more than 192 terms is computed in parts of
-        192 terms, which are added in a fixed order. JAX's linear algebra uses
+        AVX2 and FMA under Linux. The versions of the packages and `pool` must be the
+        same. With True, XLA compiles for AVX and uses no library that chooses kernels
+        by the processor. A sum of products with more than 192 terms is computed in
+        parts of 192 terms, which are added in a fixed order. JAX's linear algebra uses
         OpenBLAS's kernels for Haswell. There is one exception: the bits of XLA's
         convolutions with more than 250 terms still depend on the processor's cache.
         This exception does not concern the models of this package, which compute
@@ -84,11 +86,13 @@ def configure(
         pool. Or `portable` is True, but a requirement is missing: Linux on x86-64 with
         AVX2 and FMA, and jaxlib 0.10 or newer.
       TypeError: `x64` or `portable` is neither True nor False.
-      RuntimeError: There are three cases. The backend has already started, before any
-        call of `configure` or with another value of `devices` or `pool`. Or `portable`
-        is True, but the backend has started with portable=False. Or `portable` is True,
-        but SciPy was imported before with other kernels of OpenBLAS. Call `configure`
-        earlier.
+      RuntimeError: `configure` is called too late. There are three cases:
+
+        - The backend has already started, before any call of `configure` or with
+          another value of `devices` or `pool`.
+        - `portable` is True, but the backend has started with portable=False.
+        - `portable` is True, but SciPy has already been imported, and its OpenBLAS has
+          chosen other kernels.
     Example:
       >>> configure(x64=True)
       >>> import jax.numpy as jnp
@@ -181,12 +185,15 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
         may be deleted at any time.
     Returns:
       The folder of this process's programs, which holds at most 1 GiB. The result is
-      None if this call changes nothing. There are four possible reasons. First, the
-      user has turned JAX's cache off (JAX_ENABLE_COMPILATION_CACHE=false). Second,
-      JAX's cache has a folder already, for example one that the user has chosen
-      (JAX_COMPILATION_CACHE_DIR). Third, no file can be written. Fourth, Python has the
-      module zstandard or compression.zstd. With such a module, JAX would compress the
-      files without a checksum, so damage in a file could remain unnoticed.
+      None if this call changes nothing. There are four possible reasons:
+
+      - The user has turned JAX's cache off (JAX_ENABLE_COMPILATION_CACHE=false).
+      - JAX's cache has a folder already, for example one that the user has chosen
+        (JAX_COMPILATION_CACHE_DIR).
+      - No file can be written.
+      - Python has the module zstandard or compression.zstd. With such a module, JAX
+        would compress the files without a checksum, so damage in a file could remain
+        unnoticed.
     Raises:
       TypeError: `folder` is neither a path nor None.
       ValueError: `folder` is an empty path or contains a NUL character.

@@ -41,8 +41,9 @@ def is_traced(value: Any) -> bool:
 def check_not_deleted(name: str, value: Any) -> None:
     """Raise RuntimeError if a value is an array of JAX whose numbers were deleted.
 
-    The other checks of numbers, keys and pytrees call this check. `name` is the name of
-    the argument, for the message.
+    The numbers are deleted if the array's delete() was called, or if a compiled
+    function with donate_argnums took its memory. The other checks of numbers, keys and
+    pytrees call this check. `name` is the name of the argument, for the message.
     """
     if _is_deleted(value):
         raise RuntimeError(
@@ -56,7 +57,8 @@ def check_not_deleted(name: str, value: Any) -> None:
 def check_leaves_not_deleted(name: str, tree: Any) -> None:
     """Raise RuntimeError if a leaf of a pytree is a deleted array of JAX.
 
-    `name` is the name of the argument, for the message.
+    `check_not_deleted` says when an array is deleted. `name` is the name of the
+    argument, for the message.
 
     Example:
       >>> check_leaves_not_deleted("params", {"w": np.ones(2)})
@@ -71,8 +73,8 @@ def refuse_traced(caller: str, **values: Any) -> None:
     """Raise TypeError if an argument is traced, or holds a traced value.
 
     A function that needs the values of its arguments calls this check. Under `jax.jit`,
-    `jax.vmap` or `jax.grad`, arguments have no values. The check also searches lists,
-    tuples and dicts for traced values.
+    `jax.vmap` or `jax.grad`, its arguments are traced: they are tracers, which have no
+    values. The check also searches lists, tuples and dicts for tracers.
 
     Args:
       caller: Name of the function, for the message.
@@ -208,11 +210,11 @@ def check_number(
 
 
 def check_real(name: str, value: Any) -> None:
-    """Raise an error unless a value is a single real number that is not infinite.
+    """Raise an error if a value is not a single real number, or is infinite.
 
-    Use this check if the caller checks the range afterwards. NaN is accepted here. A
-    check of the range, such as `value > 0`, refuses NaN, because the comparison is
-    False. A tracer is accepted, too.
+    Use this check if the caller checks the range afterwards. NaN passes this check, but
+    not the check of the range: for NaN, a comparison such as `value > 0` is False. A
+    tracer is accepted, too.
 
     Raises:
       TypeError: value is not a number.
@@ -440,13 +442,17 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
 def takes_others(value: Any, *args: Any, **kwargs: Any) -> bool:
     """Return whether the wrapper of a decorated function accepts `args` and `kwargs`.
 
-    A wrapper is the function that a decorator returns. `inspect.signature(value)` shows
-    the parameters of the decorated function, but the wrapper may have other parameters.
-    In the example, the wrapper `steep` takes one argument and calls `line` with two.
-    The result is False if `value` is not a wrapper made with `functools.wraps`. The
-    result is also False if the wrapper has no parameters except *args and **kwargs.
-    Such a wrapper is assumed to pass its arguments on unchanged, so it accepts no other
-    arguments than the decorated function.
+    A wrapper is the function that a decorator returns, here `value`. The wrapper may
+    have other parameters than the decorated function, but `inspect.signature(value)`
+    shows those of the decorated function. In the example, `steep` is the wrapper of
+    `line`. It takes one argument and calls `line` with two.
+
+    In two cases, the result is False for all `args` and `kwargs`:
+
+    - `value` is not a wrapper made with `functools.wraps`.
+    - The wrapper has no parameters except *args and **kwargs. Such a wrapper is assumed
+      to pass its arguments on unchanged, so it accepts no other arguments than the
+      decorated function.
 
     Example:
       >>> import functools
@@ -475,8 +481,8 @@ def takes_others(value: Any, *args: Any, **kwargs: Any) -> bool:
 def check_call(caller: str, f: Any, count: int) -> None:
     """Raise an error unless f is a function that can be called with `count` arguments.
 
-    Functions such as `cost(f, *args)`, which take the arguments of f after f, call this
-    check.
+    This check is for functions such as `cost(f, *args)`, which take f first and then
+    the arguments of f.
 
     Args:
       caller: Name of the function that takes f and its arguments, for the message.
@@ -694,16 +700,17 @@ def check_tree(
       name: Name of the argument.
       tree: Value of the argument.
       hint: Additional sentence for the message.
-      for_jax: If True, only arrays that JAX accepts are allowed. If False, NumPy arrays
-        of long doubles or in the byte order of another processor are also allowed.
+      for_jax: If True, only arrays that JAX accepts are allowed. If False, two other
+        kinds of NumPy arrays are also allowed: arrays of long doubles, and arrays in
+        the byte order of another processor.
       needs_values: If True, deleted arrays of JAX are refused. Use False if only the
         shapes and dtypes are used.
     Returns:
-      The structure of the tree, and the shapes of its leaves. Two results are equal if
-      the trees have the same structure and shapes.
+      A tuple with the structure of the tree, followed by the shape of each leaf. Two
+      results are equal if the trees have the same structure and shapes.
     Raises:
-      TypeError: A leaf is neither a number nor an array of numbers that JAX accepts, or
-        JAX cannot list the leaves. The message names the first such leaf.
+      TypeError: A leaf is neither a number nor an allowed array of numbers. The message
+        names the first such leaf. Or JAX cannot list the leaves of the tree.
       RuntimeError: A leaf was deleted, but its values are needed.
     Example:
       >>> check_tree("params", {"w": "one"})

@@ -6,9 +6,10 @@ from research.checks import check_sequence
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table, without spaces at their ends.
+    """Return rows of texts as the lines of a table with aligned columns.
 
-    `rows` are lists or tuples of texts, all of the same length.
+    Each row is a list or tuple of texts, one for each column. All rows have the same
+    number of texts. The lines have no spaces at their ends.
 
     Raises:
       ValueError: The rows have different numbers of cells.

@@ -111,12 +111,12 @@ def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
 
 
 def kept(folder: Path) -> str:
-    """Return the sentence "Unchanged: a, b." with the names of a folder's files.
+    """Return a sentence for an error message that lists the files of a folder.
 
-    The sentence is used in error messages. Hidden files, whose names begin with a dot,
-    are not listed. If the folder has no files, or only hidden files, the sentence is
-    "Nothing was saved there before." If the folder does not exist but can be made, the
-    sentence says how to make it.
+    The sentence is "Unchanged: a, b." for files with the names a and b. Hidden files,
+    whose names begin with a dot, are not listed. If the folder has no files, or only
+    hidden files, the sentence is "Nothing was saved there before." If the folder does
+    not exist but can be made, the sentence says how to make it.
     """
     nearest = next((part for part in folder.parents if part.exists()), folder)
     if not folder.exists() and nearest.is_dir():
@@ -147,9 +147,9 @@ def plain(value: Any, where: str = "value") -> Any:
     Returns:
       The converted value.
     Raises:
-      TypeError: JSON cannot store a part of the value exactly, or a mapping has a key
-        that is not a str or that is "$float". The message names the part of the value
-        or the mapping, for example value.sizes[0].
+      TypeError: JSON cannot store a part of the value exactly. Also if a key of a
+        mapping is not a str, or is "$float". The message names the part of the value or
+        the mapping, for example value.sizes[0].
     Example:
       >>> plain({"loss": float("inf"), "sizes": (64, 10)})
       {'loss': {'$float': 'inf'}, 'sizes': [64, 10]}
@@ -236,7 +236,7 @@ def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
 
     Raises:
       TypeError: An array has a dtype that .npz cannot store exactly.
-      ValueError: There are more arrays than `read_npz` reads.
+      ValueError: There are more arrays than `read_npz` accepts in one file.
     """
     if len(arrays) > MOST_MEMBERS:
         raise ValueError(
@@ -266,7 +266,7 @@ def _savable(array: Any, name: str) -> np.ndarray:
 
 
 def safetensors_bytes(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
-    """Return named arrays and texts as the bytes of a .safetensors file.
+    """Return named arrays and texts (metadata) as the bytes of a .safetensors file.
 
     The same arrays and texts always give the same bytes. The arrays are sorted by the
     size of one entry in bytes, largest first. These sizes are 8, 4, 2 or 1, so each

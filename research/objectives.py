@@ -41,15 +41,15 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
     stands for the prediction model.apply(params, x).
 
     Args:
-      model: Model, which is applied to the whole batch at once. It gets batch.key as
-        its key, which a model with dropout needs.
+      model: Model, which is applied to the whole batch at once. Its argument `key` is
+        batch.key, which a model with dropout needs.
       loss: Loss of one example, (prediction, target) -> number.
     Returns:
       The objective, (params, batch) -> number. The objective raises ValueError if the
       batch is empty, if the numbers of predictions and targets differ, or if `loss`
       returns more than one number for an example. If `loss` belongs to this library,
-      the objective also raises an error if concrete targets are invalid for this loss
-      (see `losses.check_targets`).
+      the objective also checks concrete (not traced) targets. If they are invalid for
+      this loss, it raises an error (see `losses.check_targets`).
     References:
       Vapnik, Principles of risk minimization for learning theory, NeurIPS 1991.
     Example:
@@ -111,12 +111,16 @@ def check_data(
 def l2_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Penalty:
     """Return the ridge penalty (λ/2) Σ w² over all weights w, with the gradient λ w.
 
-    Here λ = strength. By default, intercepts do not count as weights. If the penalty is
-    added to `empirical_risk` of n examples, scikit-learn's Ridge(alpha) corresponds to
-    `losses.squared_error` with λ = alpha / n, and LogisticRegression(C) corresponds to
-    `losses.logistic` with λ = 1 / (n C). optax.add_decayed_weights(λ) adds the same λ w
-    to the gradient, also for intercepts, but it does not change the value of the
-    objective.
+    Here λ = strength. By default, intercepts do not count as weights.
+
+    If the penalty is added to `empirical_risk` of n examples, the sum corresponds to a
+    model of scikit-learn:
+
+    - With `losses.squared_error` and λ = alpha / n, it corresponds to Ridge(alpha).
+    - With `losses.logistic` and λ = 1 / (n C), it corresponds to LogisticRegression(C).
+
+    optax.add_decayed_weights(λ) adds the same λ w to the gradient, also for intercepts,
+    but it does not change the value of the objective.
 
     Args:
       strength: Strength λ >= 0, which may be traced.
@@ -312,10 +316,10 @@ def accuracy(model: Model) -> Objective:
         label, the logits have an additional last axis of length K.
     Returns:
       The metric, (params, batch) -> number, in the dtype of the logits. Its value is
-      NaN if any logit is NaN. (Otherwise, the accuracy of a diverged run would look
-      like that of a model that always predicts the same class.) The value is also NaN
-      if a traced label is not a class. The metric raises ValueError if the shapes do
-      not match (as with one-hot labels), or if a concrete label is not a class.
+      NaN if any logit is NaN. (Without this rule, the accuracy of a diverged run would
+      look like that of a model that always predicts the same class.) The value is also
+      NaN if a traced label is not a class. The metric raises ValueError if the shapes
+      do not match (as with one-hot labels), or if a concrete label is not a class.
     Example:
       >>> from research import models
       >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}

@@ -36,8 +36,9 @@ LIBRARIES = {
 def pin_libraries() -> None:
     """Set the environment variables by which NumPy and SciPy choose their kernels.
 
-    Results of NumPy and SciPy then have the same bits on every x86-64 processor with
-    AVX2 and FMA under Linux, if the versions of both packages are the same.
+    Kernels are compiled routines for certain processors. With these variables, the
+    results of NumPy and SciPy have the same bits on every x86-64 processor with AVX2
+    and FMA under Linux, if the versions of both packages are the same.
 
     Raises:
       ValueError: This machine does not run Linux on x86-64 with AVX2 and FMA, or NumPy
@@ -57,12 +58,11 @@ def pin_libraries() -> None:
 
 
 def are_libraries_pinned() -> bool:
-    """Return whether NumPy and SciPy are pinned for portable results.
+    """Return whether the environment variables of `pin_libraries` are set.
 
-    Environment variables determine which kernels NumPy and SciPy choose, and the
-    kernels determine the bits of the results. The two libraries are pinned if all
-    environment variables that `pin_libraries` sets have the values that `pin_libraries`
-    gives them.
+    The result is True if each of these variables has the value that `pin_libraries`
+    gives it. The variables determine which kernels (compiled routines) NumPy and SciPy
+    choose, and the kernels determine the bits of the results.
     """
     return all(os.environ.get(name) == value for name, value in LIBRARIES.items())
 

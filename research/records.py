@@ -141,13 +141,15 @@ def open_records(folder: str | Path) -> Records:
     Args:
       folder: Folder of the records.
     Returns:
-      The Records. The digest of the Records is computed from the dtypes, the shapes,
-      the size of examples.array_record, and the checksums of all examples. The digest
-      does not depend on the path of the folder. The function `read` of the Records
-      compares each example with its checksum. `read` raises ValueError if an example
-      has changed (the message names the example), if the file is damaged, or if an
-      index lies outside the dataset. `read` raises TypeError if the indices are not
-      integers of shape (m,).
+      The `Records`. Its function `read` takes indices of shape (m,), and returns a
+      Batch of these m examples. `read` compares each example with its checksum. It
+      raises ValueError if an example has changed (the message names the example), if
+      the file is damaged, or if an index lies outside the dataset. It raises TypeError
+      if the indices are not integers of shape (m,).
+
+      The digest of the Records is computed from the dtypes, the shapes, the size of
+      examples.array_record, and the checksums of all examples. The digest does not
+      depend on the path of the folder.
     Raises:
       ValueError: A file is damaged, has another size than when it was written, or does
         not belong to the other files. Or records.json has an unknown format.

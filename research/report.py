@@ -89,13 +89,16 @@ class Cell(NamedTuple):
 
 
 class Sortable(NamedTuple):
-    """Table in the form that the template page.html needs.
+    """Table of a page, whose rows the reader can sort by any column.
+
+    The template page.html needs tables in this form.
 
     Attributes:
-      title, columns, note: Title, headings of the columns, and sentence below the
-        table.
+      title: Title of the table.
+      columns: Headings of the columns.
       numeric: For each column, whether all its entries are numbers or missing values.
       rows: One tuple of Cells for each row.
+      note: Sentence below the table.
     """
 
     title: str
@@ -180,10 +183,11 @@ def write_report(
 def rule_sources(numbers: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     """Return the source code of the update rules that are not from this package.
 
-    The source code comes from the list numbers["origin"]["code"]. A valid entry of this
-    list is a mapping: "rules" is a list of names, and "text" is the source code or
-    None. The numbers may come from an untrusted source. Therefore, nothing is executed,
-    and an entry that is not valid, such as the 7 in the example, is left out.
+    A result stores the source code in the list numbers["origin"]["code"]. A valid entry
+    of this list is a mapping with two keys: "rules" is a list of names of rules, and
+    "text" is their source code or None. The numbers may come from an untrusted source.
+    Therefore, nothing is executed, and entries that are not valid are left out, such as
+    the 7 in the example.
 
     Args:
       numbers: Field `numbers` of a `runs.Result`, a mapping from names to values.
@@ -258,9 +262,10 @@ def paragraphs(text: str) -> list[tuple[bool, str]]:
 def prose(text: str) -> str:
     """Convert a text to HTML, and mark the code and the command-line flags in it.
 
-    Text in backticks becomes code. Flags such as --fast become spans of the class
-    "word", inside which no line is broken. Without the spans, browsers may break a line
-    after a hyphen, even after the "-" of "-m".
+    Text in backticks becomes a <code> element. Flags such as --fast become <span>
+    elements of the class "word". The style of this class prevents line breaks inside a
+    flag. Without the spans, browsers may break a line after a hyphen, even after the
+    "-" of "-m".
 
     Example:
       >>> print(prose("Leave out --fast: `experiments` < 1 - 2 < 3."))
@@ -348,7 +353,7 @@ def _of_python(value: Any) -> Any:
 
 
 def sortable(table: runs.Table) -> Sortable:
-    """Convert a table to a sortable table.
+    """Convert a `Table` of a result to a `Sortable`, whose rows a reader can sort.
 
     Numbers are printed as `shown` formats them, and sorted by their exact values.
     Missing values are sorted to the end. An entry that is already a `Cell` is not
@@ -382,11 +387,11 @@ def sortable(table: runs.Table) -> Sortable:
 
 
 def cell(value: str | int | float | None, text: str) -> Cell:
-    """Return the `Cell` of a sortable table for a value and its text.
+    """Return the `Cell` for one entry of a sortable table.
 
-    The table shows the text. The entry is sorted by the value if the value is a number,
-    and otherwise by the text. None and NaN count as missing, and missing values are
-    always sorted to the end.
+    The table shows `text`. If `value` is a number, the entry is sorted by `value`.
+    Otherwise the entry is sorted by `text`. None and NaN count as missing, and missing
+    values are always sorted to the end.
     """
     checks.check_text("text", text)
     if value is not None and not isinstance(value, VALUE):

@@ -48,7 +48,7 @@ class AdviceOnTracing(contextlib.AbstractContextManager[None]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Add the note once, also if this context is inside another one."""
+        """Add the note. If contexts are nested, the note is added only once."""
         if not isinstance(error, LOOKS_AT_VALUES):
             return
         begin = "JAX traces this function, and traced arrays have no values."

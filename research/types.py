@@ -82,7 +82,7 @@ class Model(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """Choice of the examples in each batch of an epoch, with the number of batches.
+    """Batches of an epoch: their number, their size, and a function that draws them.
 
     Attributes:
       num_batches: Number of batches in an epoch. It is also the number of steps in an
@@ -153,14 +153,16 @@ class Outcome(IntEnum):
     The attribute `words` describes an outcome in words.
 
     Some update rules can fail to find a step. The state of such a rule, or the field
-    `search` of this state, has a field `outcome`. This field is an int32 array, and
-    `Outcome(int(outcome)).words` describes it. Beside `outcome`, there is a field
-    `evaluations`, except in the state of `natural_gradient`. The field `evaluations`
-    counts how often the last update evaluated the objective. One evaluation computes
-    either the value alone, or the value together with the gradient. If `outcome` is
-    FIRST_FAILURE = 2 or larger, the step failed, and the update is 0. There is one
-    exception: the update may be NaN if the value, the gradient or the direction of the
-    step is not finite.
+    `search` of this state, has two fields about the last update:
+
+    - `outcome` is an int32 array. `Outcome(int(outcome)).words` describes it.
+    - `evaluations` counts how often the update evaluated the objective. One evaluation
+      computes either the value alone, or the value together with the gradient. The
+      state of `natural_gradient` does not have this field.
+
+    If `outcome` is FIRST_FAILURE = 2 or larger, the step failed, and the update is 0.
+    There is one exception: the update may be NaN if the value, the gradient or the
+    direction of the step is not finite.
 
     `research.descent.minimise` reads `outcome` and `evaluations`, and stops at a
     failure. A minimisation can also end with CONVERGED, NO_PROGRESS or STEPS_USED_UP.
@@ -203,9 +205,9 @@ class Optimum(NamedTuple):
       value: Minimum f* = f(x*).
       gradient_norm: Euclidean norm of the gradient at x*.
       initial_gradient_norm: Euclidean norm of the gradient at params = 0. The minimiser
-        is accurate if `gradient_norm` is much smaller than this norm. If this norm is
-        itself as small as a rounding error, as for two classes with the same inputs,
-        the two norms say nothing.
+        is accurate if `gradient_norm` is much smaller than this norm. For some data,
+        such as two classes with the same inputs, this norm is itself as small as a
+        rounding error. The two norms then say nothing.
       solver: Short description of the method by which x* was found, such as "QR" or
         "Newton, 7 steps".
     """

@@ -27,34 +27,40 @@ def compare(
     checkpoints: Checkpoints = no_checkpoints,
     **terms: Any,
 ) -> Study:
-    """Compare tuned rules by how many example gradients they need to reach a target.
+    """Compare tuned update rules by how many gradients they need to reach a target.
 
-    The question is which rule is better when all rules are tuned well. On each workload
-    every rule gets the same number of independent searches. (A rule without
-    hyper-parameters to search gets one search.) A search trains the defaults and
-    scrambled Sobol points of the search space. It runs the better points on more seeds,
-    and then tries new points around the best ones (`tuning.search`). Each search
-    chooses hyper-parameters on its own seeds, the tuning seeds. The choices of all
-    searches are run on other seeds, the reporting seeds. On each seed, all rules start
-    at the same point and use the same order of examples.
+    The question is which rule is better when all rules are tuned well. A workload is a
+    problem with its data. On each workload, every rule gets the same number of
+    independent searches for good hyper-parameters. (A rule without hyper-parameters to
+    search gets one search.) A search (`tuning.search`) has three parts:
 
-    The cost of a run is the number of passes over the data until it reaches the target.
-    A pass over n examples is the computation of n gradients, each of one example. A run
-    that misses the target costs ten times the length of a full training, which is the
-    same for all rules (`passes`; see `Protocol`). Two rules are compared by the ratio
-    of their geometric mean costs. The study gives a confidence interval of this ratio.
-    The interval includes the variation between searches and between seeds
-    (`statistics.searched_difference`). The field `answer` of the study also gives the
-    smallest factor between two costs that the study could have detected. The answer
-    names up to three pairs of a rule and a workload for which the searches disagree.
-    The searches disagree if their costs differ by a factor of 1.25 or more, and by more
-    than the variation between seeds explains. Such a rule is hard to tune on this
-    workload.
+    - It trains with the rule's defaults and with scrambled Sobol points (quasi-random
+      points) of the search space.
+    - It runs the better points on more seeds.
+    - It tries new points around the best ones.
 
-    For each rule and workload, the study has an array `best_of` and a figure of this
-    array. Both show the expected cost of the best of k trials (choices of
-    hyper-parameters), with the interval of this cost. For small k, this is the cost of
-    a rule that is hardly tuned.
+    Each search chooses hyper-parameters on its own seeds, the tuning seeds. The choices
+    of all searches are run on other seeds, the reporting seeds. On each seed, all rules
+    start at the same point and use the same order of examples.
+
+    The cost of a run is the number of passes over the data until the run reaches the
+    target. A pass over n examples is the computation of n gradients, each of one
+    example. If a run misses the target, its cost is 10 `passes`. Here `passes` is the
+    length of a full training, which is the same for all rules (see `Protocol`).
+
+    Two rules are compared by the ratio of their geometric mean costs. The study gives a
+    confidence interval of this ratio. The interval includes the variation between
+    searches and between seeds (`statistics.searched_difference`). The field `answer` of
+    the study describes the result in words. It also gives the smallest factor between
+    two costs that the study could have detected. Further, it names up to three pairs of
+    a rule and a workload for which the searches disagree. The searches disagree if
+    their costs differ by a factor of 1.25 or more, and by more than the variation
+    between seeds explains. Such a rule is hard to tune on this workload.
+
+    A trial is one choice of hyper-parameters. For each rule and workload, the study has
+    an array `best_of` and a figure of this array. They show the expected cost of the
+    best of k trials, with a confidence interval. For small k, this is the cost of a
+    rule that is hardly tuned.
 
     Args:
       rules: Mapping from a name to a rule. A rule may be a constructor (from this
@@ -141,8 +147,9 @@ def plan(
     Args:
       rules, workload, baseline, spaces, evaluations, terms: As for `compare`.
     Returns:
-      The pair (protocol, contenders). The protocol has the terms of the comparison.
-      There is one contender for each rule: the rule with its search space.
+      The pair (protocol, contenders). The protocol has the settings that are the same
+      for all rules. There is one contender for each rule: the rule with its search
+      space.
     Raises:
       ValueError, TypeError: As for `compare`.
     Example:
@@ -181,9 +188,10 @@ def compute_share(
 ) -> None:
     """Measure one share of a comparison that several processes compute.
 
-    The pairs (workload, rule) are numbered from 0. The share has the pairs with the
-    numbers part, part + parts, part + 2 parts, ... The measurements are saved in
-    `checkpoints`, where `compare` finds them.
+    Call this function in each process, with its own `part`. The measurements are saved
+    in `checkpoints`, where `compare` finds them. The pairs (workload, rule) are
+    numbered from 0. The share has the pairs with the numbers part, part + parts,
+    part + 2 parts, ...
 
     Args:
       rules, workload, arguments: As for `compare`, but without `on_progress`.

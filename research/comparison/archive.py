@@ -118,9 +118,11 @@ _COMPARISONS = Is(
 
 
 class Study(NamedTuple):
-    """A finished comparison.
+    """A finished comparison of update rules on workloads.
 
-    Print it, save it, or draw it with
+    A workload is a named optimisation problem.
+
+    Print the study, save it, or draw it with
     `research.figures.studies.draw_study(study.numbers, study.arrays)`.
 
     Attributes:
@@ -128,9 +130,9 @@ class Study(NamedTuple):
         does not decide.
       tables: Tables of the study. The first table has one row for each pair (workload,
         rule).
-      arrays: Arrays from which the figures are made, by name.
-      numbers: Values from which the tables and figures are made, by name, as JSON can
-        store them.
+      arrays: Dict from names to the arrays from which the figures are made.
+      numbers: Dict from names to values that JSON can store. The tables and figures are
+        made from these values.
     """
 
     answer: str
@@ -154,9 +156,9 @@ class Study(NamedTuple):
         source of the rule's function is saved.
 
         The id depends on the settings of the study, and on the contents of the files of
-        its rules. A study with a rule or a workload that only Python can make gets an
-        id that also depends on its results. So saving a study of a changed rule does
-        not replace the study of the rule before the change.
+        its rules. If a rule or a workload of the study cannot be given on a command
+        line, by a name or a file, the id also depends on the results. So if you change
+        a rule and save a new study of it, the earlier study is kept.
 
         Args:
           results: The folder of all results.
@@ -283,8 +285,10 @@ def read_study(path: str | Path) -> SavedStudy:
     Args:
       path: The folder or the file.
     Returns:
-      The study. Its numbers have the required entries and types, and its estimates and
-      verdicts fit their intervals. Whether the numbers are true is not checked.
+      The `SavedStudy`. Its numbers have the required entries and types. If an estimate
+      has a confidence interval, it lies in this interval. Each verdict ("better",
+      "worse" or "undecided") agrees with its interval. Whether the numbers are true is
+      not checked.
     Raises:
       ValueError: The path does not hold a complete study, or the study has an older or
         newer format than this version reads. The message names the path.

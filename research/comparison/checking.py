@@ -29,12 +29,15 @@ OBJECTIVE_ERROR = 1e-5  # Relative error of an objective in float32.
 
 
 def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Workload]:
-    """Make the workloads with the given names, and keep each `Workload` as it is.
+    """Replace each name in a list of workloads by the `Workload` with this name.
+
+    A workload is a named optimisation problem. An entry that is already a `Workload`
+    is kept as it is.
 
     Args:
-      given: One workload or name, or a sequence of them.
+      given: One `Workload` or name, or a sequence of them.
     Returns:
-      The workloads, in the same order.
+      A list of workloads, in the same order.
     Raises:
       ValueError: The sequence is empty, two workloads have the same name, or a name is
         unknown.
@@ -61,6 +64,8 @@ def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Wor
 
 def sampler_of(workload: Workload, batch_size: int | None) -> Sampler:
     """Make the sampler with which a comparison trains on a workload.
+
+    A sampler chooses the examples of each batch.
 
     Args:
       workload: A workload. If it has no data, `batch_size` is ignored.
@@ -189,10 +194,13 @@ def check_contender(
     objective: Callable[[Params, Any], Array],
     batch: Batch | None = None,
 ) -> int:
-    """Check a contender (a rule with its search space) by tracing one step of the rule.
+    """Check a contender by tracing one step of its update rule.
+
+    A contender is an update rule with its search space: a range for each
+    hyper-parameter.
 
     Args:
-      contender: Result of `make_contenders`.
+      contender: A `Contender`, from `make_contenders`.
       params: Parameters that a step updates, as arrays or as their shapes and dtypes.
       objective: Function (params, batch) -> value of shape ().
       batch: The training data, or None for an objective without data.
@@ -201,12 +209,12 @@ def check_contender(
       the step receives is not counted. An evaluation in a loop counts once, because the
       code is traced and not run.
     Raises:
-      RuleError: The rule raised an error when it was made with the low ends or with the
-        high ends of its ranges, or when its step was traced.
-      NoRuleError: The contender is not an update rule, or its step changes the
+      RuleError: The rule raised an error when its step was traced, or when the rule was
+        made with the low ends or with the high ends of its ranges.
+      NoRuleError: The contender is not an update rule. Also if its step changes the
         structure, a shape or a dtype of the updates or of the state.
       ValueError: A step of the rule evaluates the objective, and the cost of a step was
-        not stated (`Contender.evaluations` and `Contender.stated`).
+        not stated (see `Contender.evaluations` and `Contender.stated`).
     Example:
       >>> from research.comparison import make_contenders
       >>> (adam,) = make_contenders(["adam"])

@@ -37,15 +37,19 @@ def parse_command(
 ) -> dict[str, Any]:
     """Turn the arguments of a command line into the arguments of `compare`.
 
+    A rule is an update rule (an optimiser), such as adam. `research.comparison.compare`
+    compares such rules.
+
     Args:
       rules: One text for each rule, such as adam, optax.sgd or FILE.py:NAME. The text
         may start with a name of your own and "=", as in v1=FILE.py:NAME.
       find: Function that takes such a text, without "v1=", and returns the rule.
       baseline: Name of the rule with which the others are compared. An empty text means
         the last rule, and is returned as None.
-      spaces: Search spaces, in the syntax of `parse_spaces`.
-      evaluations: Costs of one step of a rule, each written RULE=NUMBER. The number is
-        how often a step evaluates the objective on a batch, as for `compare`.
+      spaces: Search spaces of hyper-parameters, in the syntax of `parse_spaces`.
+      evaluations: Texts RULE=NUMBER, such as mine=2. NUMBER is the cost of one step of
+        the rule: how often the step evaluates the objective on a batch, as for
+        `compare`.
       batch_size: Number of examples in a batch. 0 means all examples, and is returned
         as None.
       seeds, tuning_seeds: Seeds, in the syntax of `research.runs.parse_seeds`.
@@ -85,10 +89,14 @@ def parse_command(
 def name_rules(words: Sequence[str]) -> dict[str, str]:
     """Name each rule of a command line.
 
-    The name is the text before "=". Without "=", the name is the text after the colon,
-    or the whole text if there is no colon. If several rules then have the same name,
-    the name of each such rule that is defined in a file gets a prefix, such as "a:" for
-    the file a.py.
+    A rule is a text such as adam, a.py:mine or v1=a.py:mine. Its name is
+
+    - the text before "=", if there is a "=",
+    - otherwise the text after the colon, if there is a colon,
+    - otherwise the whole text.
+
+    If several rules then have the same name, those that are defined in a file get a
+    prefix, such as "a:" for the file a.py.
 
     Args:
       words: One text for each rule, such as v1=FILE.py:NAME.
@@ -123,8 +131,8 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
     Args:
       words: One text for each rule, such as mine=2.
     Returns:
-      {rule: cost of one step}, for the argument `evaluations` of `compare`. The
-      docstring of `compare` defines the cost of a step.
+      {rule: cost of one step}, for the argument `evaluations` of `compare`. The cost is
+      how often a step evaluates the objective on a batch.
     Raises:
       ValueError: A text has the wrong syntax, or two texts have the same rule.
     Example:
@@ -154,23 +162,31 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
 def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the name and SHA-256 digest of each file that defines a rule.
 
-    The files that such a file imports from its own folder are also digested. The files
-    are not executed, but only parsed: a module is found if an import statement names
-    it, or if its name or file is a text in a call such as
-    importlib.import_module("helper"). A module is not found if its name is computed
-    only when the file runs, if the call has a relative name or a path that is split
-    into several texts, or if the file calls the importing function by another name.
-    Rules that are not defined in a file, as in the example, have no digest.
+    A rule such as FILE.py:NAME is defined in a file. Other rules, such as adam, have no
+    digest.
+
+    The modules that such a file imports from its own folder are digested, too. To find
+    them, the files are parsed, but not executed. A module is found in two cases:
+
+    - An import statement names it.
+    - Its name or its file is a text in a call such as
+      importlib.import_module("helper").
+
+    A module is not found in these cases:
+
+    - Its name is computed only when the file runs.
+    - The call has a relative name, or a path that is split into several texts.
+    - The file calls the importing function by another name.
 
     Args:
       words: One text for each rule, such as adam or FILE.py:NAME. The text may start
         with a name of your own and "=", as in v1=FILE.py:NAME.
-      recorded: Result of this function in an earlier run, to compare with; empty if
-        there is no earlier run.
+      recorded: Result of this function in an earlier run. The new result is compared
+        with it. Empty if there is no earlier run.
     Returns:
       One text for each file: its name, a space, and its SHA-256 digest. The name of a
       file that defines a rule has no folders. The name of an imported file is its path
-      in the folder of the file that defines the rule.
+      relative to the folder of the file that defines the rule.
     Raises:
       FileNotFoundError: A file is missing.
       ValueError: `recorded` is not empty and differs from the result.

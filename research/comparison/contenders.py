@@ -31,7 +31,7 @@ _OURS = {name: entry.constructor for name, entry in update_rules.RULE_TABLE.item
 
 
 class Contender(NamedTuple):
-    """A rule that takes part in a comparison.
+    """An update rule that takes part in a comparison, with its search space.
 
     Attributes:
       name: Name in tables and in the names of arrays.
@@ -43,8 +43,8 @@ class Contender(NamedTuple):
         evaluation. The gradient that the step receives counts, too, so the cost is at
         least 1.
       stated: Whether the user or the package stated `evaluations`. A value other than 1
-        always counts as stated. A rule whose update evaluates the objective is refused
-        if its cost is not stated.
+        always counts as stated. If the update of a rule evaluates the objective, but
+        the cost is not stated, the rule is refused.
     """
 
     name: str
@@ -60,7 +60,7 @@ def make_contenders(
     spaces: Mapping[str, Space] | None = None,
     evaluations: Mapping[str, float] | None = None,
 ) -> tuple[Contender, ...]:
-    """Make contenders: rules with a search space and the cost of a step.
+    """Make contenders: update rules with a search space and the cost of a step.
 
     Args:
       rules: Mapping from a name to a rule, or a sequence. An entry of the sequence is
@@ -70,16 +70,23 @@ def make_contenders(
         transformation, which has no hyper-parameters to search.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
-        to the space. The default ranges of the rules of this package, and of optax's
-        constructors of the same name, are in `SPACES`. For any other constructor, only
-        the first parameter has a default range, because this parameter is taken as the
-        learning rate. The range is 1e-5 to 10 on a log scale, and is extended if a
-        positive default of the parameter lies outside. The first trial (choice of
-        hyper-parameters) of a search uses the defaults. The default of a
-        hyper-parameter is the field `default` of your Range. If there is none, it is
-        the field `default` of the Range in `SPACES`, or else the default value of the
-        constructor's argument. If this value lies outside your Range, or if none of the
-        three exists, the first trial uses the middle of the range.
+        to the space. The default ranges are:
+
+        - For a rule of this package, and for optax's constructor of the same name, the
+          ranges in `SPACES`.
+        - For any other constructor, one range of its first parameter, which is taken as
+          the learning rate. The range is 1e-5 to 10 on a log scale. If the parameter
+          has a positive default outside this range, the range is extended to it.
+
+        The first trial (choice of hyper-parameters) of a search uses the default of
+        each hyper-parameter. The default is the first of these values that exists:
+
+        - the field `default` of your Range;
+        - the field `default` of the Range in `SPACES`;
+        - the default value of the constructor's argument.
+
+        If this value lies outside your Range, or if none of the three exists, the first
+        trial uses the middle of the range.
       evaluations: {rule: cost of one step}, for rules whose cost is not 1. `Contender`
         defines the cost.
     Returns:

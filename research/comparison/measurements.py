@@ -75,20 +75,20 @@ def logs_of(
     """Return the log costs of the trial that each search chose, on the reporting seeds.
 
     A trial is a choice of hyper-parameters. The reporting seeds are the seeds that no
-    search uses.
+    search uses. The cost of a run is the number of passes over the data until the
+    target is reached.
 
     Args:
       arrays: Arrays of the measurement by name. Two of them are used. `costs` has the
-        passes to the target, shape (J, n), inf for a run that missed the target.
-        `passes` has the passes at each evaluation, and its last entry is the length of
-        a run.
-      budget: Number of passes; a missed target costs ten times this number. None means
-        the length of a run. This length differs between rules if `Protocol.passes` is
-        not a multiple of the cost of a step (`Contender.evaluations`). To compare such
-        rules, give the same budget for all, as `conclude` does.
+        costs of the runs, inf for a run that missed the target, shape (J, n) for J
+        searches and n reporting seeds. `passes` has the passes at each evaluation of a
+        run, so its last entry is the length of a run.
+      budget: Number of passes. A run that missed the target costs ten times this
+        number. None means the length of a run. If `Protocol.passes` is not a multiple
+        of the cost of a step (`Contender.evaluations`), this length differs between
+        rules. To compare such rules, give the same budget for all, as `conclude` does.
     Returns:
-      Log costs for J searches and n seeds, shape (J, n). A run that missed the target
-      costs ten times the budget.
+      Log costs, shape (J, n).
     Example:
       >>> arrays = {"costs": np.array([[2.0, np.inf]]), "passes": np.arange(4.0)}
       >>> print(np.exp(logs_of(arrays)))

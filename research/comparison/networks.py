@@ -69,12 +69,13 @@ WIDTH = 1  # On a CPU one run alone is faster than its share of a batch of runs.
 
 
 class NetworkStudy(NamedTuple):
-    """A finished comparison on networks.
+    """A finished comparison of update rules on neural networks.
 
     Attributes:
       answer: Text that says which rule reaches the lower validation loss. It also gives
         the number of steps of a rule, divided by the number of steps with which the
-        baseline reaches the same loss.
+        baseline reaches the same loss. The baseline is the rule with which the others
+        are compared.
       tables: Tables of the study.
       arrays: Arrays from which the figures are made, by name.
       numbers: Values from which the tables and figures are made, by name, as JSON can
@@ -91,13 +92,13 @@ class NetworkStudy(NamedTuple):
         return f"{self.answer}\n\n{as_text(self.tables[0])}"
 
     def save(self, results: str | Path = "results") -> Path:
-        """Save the study as the run folder results/compare_networks/<id>.
+        """Save the study as a run folder, <results>/compare_networks/<id>.
 
-        The folder has the form that `descent networks` writes: pictures, report.html,
-        and files that `descent pack`, `descent leaderboard` and `descent reproduce`
-        read. Another study never replaces this one: the id depends on the settings, on
-        the files of the rules, and on the results if a rule or a network has neither a
-        name nor a file.
+        The folder has the form that the command `descent networks` writes: pictures,
+        report.html, and files that `descent pack`, `descent leaderboard` and `descent
+        reproduce` read. The id depends on the settings and on the files of the rules.
+        If a rule or a network has neither a name nor a file, the id also depends on the
+        results. Another study therefore never replaces this one.
 
         Args:
           results: The folder of all results.
@@ -158,41 +159,48 @@ def compare_networks(
 ) -> NetworkStudy:
     """Compare rules on networks by final validation loss, and by steps to equal loss.
 
-    All compared trainings have the same number of steps. The learning rate falls to
-    zero at the end. Schedule-free rules are an exception: their learning rate stays
-    constant after the warm-up, and they average their iterates instead. Every rule gets
-    several independent searches (`tuning.search`), each with its own trials and seeds.
-    (A rule without hyper-parameters to search gets one search.) The searches vary the
-    peak rate, the share of warm-up and the kind of decay (`network_contenders`). The
-    score is the validation loss at the end. The hyper-parameters are chosen by the
-    score on tuning seeds, and the score on other seeds is reported. The accuracy on the
-    test part is reported, too, but never used for a choice. The final loss of a
-    training that diverges counts as ten times its initial loss. If every training
-    diverges, this is a result and not an error.
+    All compared trainings have the same number of steps. The score of a training is the
+    validation loss at its end. The learning rate falls to zero at the end.
+    Schedule-free rules are an exception: their learning rate stays constant after the
+    warm-up, and they average their iterates instead.
+
+    A search (`tuning.search`) varies the hyper-parameters of a rule: the peak rate, the
+    share of warm-up and the kind of decay (`network_contenders`). It chooses them by
+    the score on tuning seeds. Every rule gets several independent searches, each with
+    its own trials and seeds. (A rule without hyper-parameters to search gets one
+    search.) The study reports the score on other seeds. It also reports the accuracy on
+    the test part, which is never used for a choice. If a training diverges, its final
+    loss counts as ten times its initial loss. If every training diverges, this is a
+    result and not an error.
 
     The baseline is also trained for 0.5, 0.7, 1.4 and 2 times as many steps, with its
     chosen hyper-parameters. These trainings show how many steps the baseline needs for
-    the final loss of another rule. The study reports the steps of the other rule
-    divided by the steps that the baseline needs for this loss, for example: "muon needs
-    0.72 times adam's steps". This ratio is not measured if the loss of the baseline is
-    nearly the same at all lengths, or if a shorter training of the baseline ends with a
-    loss that is lower by more than noise. If the final loss of a run is outside the
-    range of the baseline's losses, the number of steps at the nearer end of this range
-    is used. If this holds for more than half of the runs, the answer and the tables say
-    "at most" or "at least". The interval of the ratio includes the variation between
-    searches and between seeds. The losses of the baseline at the other lengths are
-    treated as exact.
+    the final loss of another rule. The study reports a ratio: the steps of the other
+    rule divided by the steps that the baseline needs for this loss. An example is "muon
+    needs 0.72 times adam's steps". The ratio is not measured in two cases:
+
+    - The loss of the baseline is nearly the same at all lengths.
+    - A shorter training of the baseline ends with a loss that is lower by more than
+      noise.
+
+    If the final loss of a run is outside the range of the baseline's losses, the run
+    counts as if its loss were at the nearer end of this range. If this holds for more
+    than half of the runs, the answer and the tables say "at most" or "at least". The
+    interval of the ratio includes the variation between searches and between seeds. The
+    losses of the baseline at the other lengths are treated as exact.
 
     In each step, a rule receives the gradient, the params, the training loss of the
     batch, the indices of the batch, and `value_fn`, which evaluates the objective on
-    training examples. The rule never receives the validation or the test part. If the
-    code of a step calls `value_fn`, and the rule is not from this package,
-    `evaluations` must state the cost of a step. Without this cost, the rule is refused,
-    and the error names the number of these calls. The study cannot detect data that a
-    rule reads in other ways: from a closure (such as the validation part), files,
-    global variables, or callbacks to Python. If a rule is given as a finished gradient
-    transformation, the study also cannot detect whether its schedule ends with the
-    training. Look at the code of a rule from other people before you trust its result.
+    training examples. The rule never receives the validation or the test part. If a
+    rule is not from this package and calls `value_fn` in its step, `evaluations` must
+    state the cost of a step. Without this cost, the rule is refused, and the error
+    names the number of these calls.
+
+    The study cannot detect data that a rule reads in other ways: from a closure (such
+    as the validation part), files, global variables, or callbacks to Python. If a rule
+    is given as a finished gradient transformation, the study also cannot detect whether
+    its schedule ends with the training. Look at the code of a rule from other people
+    before you trust its result.
 
     Args:
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
@@ -218,7 +226,7 @@ def compare_networks(
       seeds: Number of reporting seeds, or the seeds themselves.
       tuning_seeds: Number of tuning seeds of each search, or the seeds of all searches.
       level: Coverage of the intervals.
-      search_seed: Random seed of the trials of all searches.
+      search_seed: Random seed from which the trials of all searches are drawn.
       size: "small" or "large", for networks given by name.
       timed: Whether to measure the seconds of a step.
       on_progress: Function that is called with (done, total, message), or None.
@@ -230,9 +238,9 @@ def compare_networks(
         too small for its search, a network has no validation part, the validation loss
         of a network at the initial point is not positive, or the states of the runs do
         not fit into memory. These errors are raised before any training. After a
-        training, an initial validation loss of 0 or below, or a final one below 0, is a
-        ValueError, because rules are compared by the log of the loss. (A final loss of
-        0 counts as the smallest normal float32.)
+        training, a ValueError is raised if the initial validation loss is 0 or below,
+        or the final one is below 0. The reason is that rules are compared by the log of
+        the loss. (A final loss of 0 counts as the smallest normal float32.)
     References:
       Dahl et al., Benchmarking neural network training algorithms, arXiv:2306.07179.
       Wen et al., Fantastic pretraining optimizers, arXiv:2509.02046 (rankings change
@@ -348,8 +356,8 @@ def compute_network_share(
     """Measure one share of a comparison on networks.
 
     Several processes compute the comparison together, one share each. The pairs
-    (network, rule) are numbered from 0. The share has the pairs with the numbers part,
-    part + parts, part + 2 parts, ... The measurements are saved in `checkpoints`, where
+    (network, rule) are numbered from 0. This share has the pairs with the numbers part,
+    part + parts, part + 2 parts, ... Its measurements are saved in `checkpoints`, where
     `compare_networks` finds them.
 
     Args:

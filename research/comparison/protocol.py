@@ -20,35 +20,38 @@ ADVISED_TUNING_SEEDS = 30
 
 
 class Protocol(NamedTuple):
-    """The protocol of a comparison, the same for every rule.
+    """The settings of a comparison that are the same for every rule.
+
+    A search looks for good hyper-parameters of a rule on a workload (a named
+    optimisation problem). A trial is one choice of hyper-parameters. At the end, the
+    trial that a search has chosen is trained on other seeds, the reporting seeds. The
+    results of the comparison come from these trainings.
 
     Attributes:
       searches: Number of independent searches of each rule on each workload.
-      budget: Number of trials (choices of hyper-parameters) with which each search
-        starts. The first of these trials is the rule's defaults. Later in the search,
-        the better trials are run on more seeds, and new trials around the best ones are
-        added (`tuning.search`).
+      budget: Number of trials with which each search starts. The first of these trials
+        is the rule's defaults. Later in the search, the better trials are run on more
+        seeds, and new trials around the best ones are added (`tuning.search`).
       passes: Length of every training in passes over the data. A pass over n examples
         is the computation of n gradients, each of one example. If a step costs g
         gradients (`Contender.evaluations`), a training has `passes` / g epochs, rounded
-        down. An epoch has n // `batch_size` steps and leaves out the other n mod
-        `batch_size` examples, so a training is shorter than `passes` if `batch_size`
-        does not divide n: 5.02 instead of 10 passes for 309 examples in batches of 155.
-        The costs count only the examples that were used.
+        down. An epoch has n // `batch_size` steps. If `batch_size` does not divide n,
+        the epoch leaves out the other n mod `batch_size` examples, and the training is
+        shorter than `passes`. For example, 309 examples in batches of 155 give 5.02
+        instead of 10 passes. The costs count only the examples that were used.
       batch_size: Number of examples in a mini-batch; None means full batch.
         Mini-batches are drawn without replacement, in a new order every epoch.
-      seeds: Reporting seeds, on which the chosen trials are trained for the results.
-        They are the same for all rules and searches.
+      seeds: The reporting seeds. They are the same for all rules and searches.
       tuning_seeds: Seeds on which the searches choose hyper-parameters, for all
         searches together. Search number j = 0, 1, ... uses the seeds
         `tuning_seeds[j::searches]`. No seed is both a tuning seed and a reporting seed.
       tune_on: Part of the data on which a search scores its trials. If `tune_on` is
-        "train", rules are reported on the training part, too, but on the reporting
-        seeds. If `tune_on` is "validation", rules are reported on the test part, which
-        does not affect the choices.
+        "train", the results are reported on the training part, too, but for the
+        reporting seeds. If `tune_on` is "validation", the results are reported on the
+        test part, which does not affect the choices.
       target: Share between 0 and 1. A run reaches the target when f - f* is at most
         this share of the initial f - f*. Here f is the objective on the part of the
-        data that is scored or reported, and f* is the value of f at the params that
+        data that is scored or reported. f* is the value of f at the params that
         minimise the objective on the training part.
       level: Coverage of the confidence intervals.
       width: Number of runs that are trained at once. The rounding errors of a run
@@ -95,14 +98,17 @@ def make_protocol(
 ) -> Protocol:
     """Make the protocol of a comparison, and check its numbers.
 
-    On the tuning seeds, searches choose hyper-parameters. On the reporting seeds, the
-    chosen hyper-parameters are measured.
+    The protocol contains the settings that are the same for every rule. There are two
+    kinds of seeds. On the tuning seeds, searches choose hyper-parameters. On the
+    reporting seeds, the chosen hyper-parameters are measured.
 
     Args:
-      seeds: Number of reporting seeds, which start at 0, or the seeds themselves.
-      tuning_seeds: Number of tuning seeds of each search, or the seeds of all searches
-        together. If a number is given, the seeds start at 1000. Of k searches, search i
-        (from 0) gets the seeds at the positions i, i + k, i + 2 k, ...
+      seeds: Number of reporting seeds, or the seeds themselves. If a number is given,
+        the seeds start at 0.
+      tuning_seeds: Number of tuning seeds of each search, or a sequence of the seeds of
+        all searches together. If a number is given, the seeds start at 1000. With k
+        searches, search i = 0, 1, ... gets the seeds at the positions i, i + k, i + 2
+        k, ...
       searches, budget, passes, batch_size, tune_on, target, level, width, search_seed:
         Fields of `Protocol`, which explains them. `searches` is at least 2.
     Returns:

@@ -75,8 +75,8 @@ def measure_contenders(
         saved. By default nothing is saved.
     Returns:
       A dict from (name of the workload, name of the rule) to the measurement. The dict
-      is the input of `conclude` and `leader`. In the example, the baseline is "adam",
-      so `conclude` compares only "gradient_descent" with it.
+      is the input of `conclude` and `leader`. In the example, `conclude` compares only
+      "gradient_descent" with the baseline, "adam".
     Example:
       >>> from research.comparison import conclude, make_workloads, plan
       >>> terms = {"searches": 2, "budget": 2, "passes": 20, "seeds": 3}
@@ -221,21 +221,25 @@ def measure_contender(
 ) -> Saved:
     """Search the hyper-parameters of a rule several times, and report each result.
 
-    The searches (`research.tuning.search`) are independent: each has its own trials
-    (choices of hyper-parameters) and its own tuning seeds. The first four tuning seeds
-    of a search (or all, if it has fewer) are its screening seeds: every trial with
-    which the search starts is trained on them. Only the better trials are trained on
-    the other tuning seeds. The trial that a search chooses is trained on the reporting
-    seeds, which no search uses. The defaults are trained on the reporting seeds, too.
-    With a budget of one trial, each search tries only the defaults, and chooses them.
-    The best search is the one whose chosen trial has the lowest mean log cost on the
-    tuning seeds of that search.
-
     The relative gap is (f - f*) / (f_0 - f*), where f is the objective, f_0 the initial
     value of f, and f* the value of f at the optimum of the training part. The cost of a
     run is the number of passes over the data until the relative gap falls to the
     target. The log cost of a run that missed the target is about the log of ten times
     the length of a full training (`search_scores`).
+
+    A trial is a choice of hyper-parameters. Each search (`research.tuning.search`) has
+    its own trials and its own tuning seeds, so the searches are independent. The trials
+    are trained as follows:
+
+    - Every trial with which a search starts is trained on the screening seeds of the
+      search. These are its first four tuning seeds, or all of them if it has fewer.
+    - Only the better trials are trained on the other tuning seeds of the search.
+    - The trial that the search chooses is trained on the reporting seeds, which no
+      search uses. The defaults are trained on the reporting seeds, too.
+
+    With a budget of one trial, each search tries only the defaults, and chooses them.
+    The best search is the one whose chosen trial has the lowest mean log cost on the
+    tuning seeds of that search.
 
     Args:
       workload: Workload. If the protocol has tune_on="validation", the workload must
@@ -333,7 +337,8 @@ def train_trials(
     """Train given trials on all reporting seeds, without a search.
 
     A trial is a choice of hyper-parameters. The reporting seeds are `protocol.seeds`,
-    which no search uses.
+    which no search uses. `measure_contender` defines the cost and the relative gap of a
+    run.
 
     Args:
       workload: Workload. If the protocol has tune_on="validation", the workload must

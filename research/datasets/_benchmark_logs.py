@@ -7,11 +7,12 @@ from research.datasets.hashing import logs_in
 def benchmark_logs() -> dict[str, str]:
     """Load the text files of the optimization benchmark (track 3) of modded-nanogpt.
 
-    The benchmark trains one network with many update rules. The best rule is the one
-    that needs the fewest steps to a validation loss of 3.28. The text files of the
-    benchmark are README.md, notes, and the logs of trainings, each with the code that
-    ran. The files are those of the commit f411b3d. One archive contains all files, and
-    is downloaded if it is missing.
+    modded-nanogpt is a GitHub repository. Its benchmark trains one network with many
+    update rules. The best rule is the one that needs the fewest steps to a validation
+    loss of 3.28. The text files of the benchmark are README.md, notes, and the logs of
+    trainings. Each log also contains the code that ran. The files are those of the
+    commit f411b3d. One archive contains all files. If the archive is missing, it is
+    downloaded.
 
     Returns:
       Dict from the path of each file to its text, sorted by path. The paths are

@@ -22,9 +22,9 @@ class DocumentSplit(NamedTuple):
       name: Name of the data set.
       train_texts: List of n documents, each a string of lower-case words separated by
         spaces.
-      train_y: Labels 0..K-1, shape (n,), int32.
+      train_y: Labels 0..K-1 of these documents, for K classes, shape (n,), int32.
       test_texts, test_y: Documents and labels of the test part.
-      classes: Name of each label, sorted.
+      classes: Names of the K classes, sorted. The label k means classes[k].
     """
 
     name: str

@@ -32,8 +32,8 @@ def read_image(
 
     Args:
       path: PNG or another format that Pillow reads, with 8 bits per channel.
-      shape: Shape of the images that the model was trained on, (H, W, C), with C = 1
-        (grey) or C = 3 (RGB).
+      shape: Shape (H, W, C) of the images that the model was trained on: height, width,
+        and number of channels. C is 1 (grey) or 3 (RGB).
     Returns:
       The pixels, uint8, shape (H, W, C).
     Raises:
@@ -76,11 +76,12 @@ def read_image(
 def check_images(
     images: Any, shape: tuple[int, int, int]
 ) -> UInt8[np.ndarray, "*batch H W C"]:
-    """Check that images have the format that a model takes: bytes, channels last.
+    """Check that images have the format that a model takes: uint8, channels last.
 
     Args:
-      images: One image or several, with any leading axes.
-      shape: Shape of one image of the training data, (H, W, C).
+      images: One image, or an array of images with any number of leading axes.
+      shape: Shape (H, W, C) of one image of the training data: height, width, and
+        number of channels.
     Returns:
       The images as a NumPy array of uint8, shape (..., H, W, C).
     Raises:

@@ -39,10 +39,11 @@ class ImageSplit(NamedTuple):
 
     Attributes:
       name: Name of the data set.
-      train_x: Images, shape (n, H, W, C), uint8.
-      train_y: Labels in 0..K-1, shape (n,), int32.
+      train_x: n images of H x W pixels with C channels, shape (n, H, W, C), uint8.
+      train_y: Labels of these images, integers in 0..K-1 for K classes, shape (n,),
+        int32.
       test_x, test_y: Images and labels of the test part.
-      classes: Name of each label.
+      classes: Names of the K classes. The label k has the name classes[k].
     """
 
     name: str
@@ -55,6 +56,9 @@ class ImageSplit(NamedTuple):
 
 def images(name: str) -> ImageSplit:
     """Load a data set of images. Missing files are downloaded.
+
+    An image has H x W pixels and C channels. The second column has the number of images
+    in the training part and in the test part.
 
     | name | training + test | H, W, C | split |
     |---|---|---|---|

@@ -24,16 +24,18 @@ def log_mel(
 ) -> Float32[np.ndarray, "frames num_mels"]:
     """Compute the log-mel spectrogram of a wave.
 
-    The entry of frame m and band k is log(Σ_f weights[f, k] P_m(f) + 1e-10), with the
-    natural logarithm and the sum over the frequencies f of the spectrum. P_m is the
-    power spectrum of the frame under a periodic Hann window (`power_spectrum`). The
-    weights are `mel_weights`. There is no pre-emphasis, dithering, centring or
+    The spectrogram shows how the energy of the wave is spread over time and frequency.
+    A frame is a short piece of the wave, and a band is an interval of frequencies. The
+    entry of frame m and band k is log(Σ_f weights[f, k] P_m(f) + 1e-10). Here log is
+    the natural logarithm, and the sum is over the frequencies f of the spectrum. P_m is
+    the power spectrum of frame m under a periodic Hann window (`power_spectrum`).
+    `mel_weights` computes the weights. There is no pre-emphasis, dithering, centring or
     normalisation. Samples of int16 are divided by 32,768. Floating samples are used
     unchanged.
 
     Args:
       wave: Samples, int16 or floating, shape (t,) with t >= 1. A wave that is shorter
-        than a window is padded with 0 to the length of a window.
+        than a frame is padded with 0 to the length of a frame.
       rate: Number of samples per second.
       num_mels: Number of bands.
       window_seconds, hop_seconds: Length of a frame, and distance between the starts of
@@ -41,9 +43,9 @@ def log_mel(
       lowest, highest: Lower edge of the first band and upper edge of the last band, in
         Hz. highest=None means half the rate.
     Returns:
-      The spectrogram, float32, shape (frames, num_mels). Let window and hop be
-      window_seconds and hop_seconds, converted to samples, and t the length after
-      padding. Then frames = 1 + (t - window) // hop.
+      The spectrogram, float32, shape (frames, num_mels). Let t be the number of samples
+      after padding. Then frames = 1 + (t - window) // hop, where window and hop are
+      window_seconds and hop_seconds in samples.
     Raises:
       TypeError: wave is neither int16 nor floating.
       ValueError: wave is empty or not one-dimensional, a number is out of range, or a

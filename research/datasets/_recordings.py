@@ -87,9 +87,8 @@ def official_split(
 ) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]]:
     """Split recordings into the official parts: repetitions 0 to 4 are the test part.
 
-    Each speaker says each digit several times. The field `index` of a recording is the
-    number of the repetition, counted from 0. In the example, the recordings at the
-    positions 0 and 3 are the repetitions 0 and 4.
+    Each speaker says each digit several times. The field `index` of `given` has the
+    number of the repetition for each recording, counted from 0.
 
     Every speaker occurs in both parts. The split therefore measures accuracy for known
     voices, which is higher than accuracy for unknown voices.

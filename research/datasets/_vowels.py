@@ -23,11 +23,14 @@ class SequenceSplit(NamedTuple):
 
     Attributes:
       name: Name of the data set.
-      train_x: Sequences padded with 0, shape (n, T, d), float32.
-      train_length: Length of each sequence, in 1..T, shape (n,), int32.
-      train_y: Labels 0..K-1, shape (n,), int32.
-      test_x, test_length, test_y: Arrays of the test part, with the same T and d.
-      classes: Name of each label.
+      train_x: The n training sequences. A step has d numbers. Sequences with fewer than
+        T steps are padded with 0. Shape (n, T, d), float32.
+      train_length: Number of steps of each sequence before the padding, in 1..T, shape
+        (n,), int32.
+      train_y: Label of each sequence, in 0..K-1 for K classes, shape (n,), int32.
+      test_x, test_length, test_y: The same arrays of the test part, with the same T and
+        d.
+      classes: Names of the K classes; label k has the name classes[k].
     """
 
     name: str
@@ -41,18 +44,18 @@ class SequenceSplit(NamedTuple):
 
 
 def vowels() -> SequenceSplit:
-    """Load Japanese Vowels: utterances of two vowels by nine men.
+    """Load the data set Japanese Vowels: utterances of two vowels by nine men.
 
     Each utterance is the vowel /a/ followed by the vowel /e/. Its label is the speaker.
-    The split is that of the authors: 270 training utterances (30 per speaker) and 370
-    test utterances (24 to 88 per speaker). Each utterance has 7 to 29 steps. A step has
-    12 cepstral coefficients, computed by linear predictive coding (LPC). The file is
-    downloaded if it is missing.
+    The authors' split is used: 270 training utterances (30 per speaker) and 370 test
+    utterances (24 to 88 per speaker). Each utterance has 7 to 29 time steps. A step has
+    12 cepstral coefficients, computed by linear predictive coding (LPC). If the file is
+    missing, it is downloaded.
 
     Returns:
       The data set. The training inputs have shape (270, 29, 12), where 29 is the number
       of steps of the longest utterance. Shorter utterances are padded with 0. The
-      arrays are copies that may be changed.
+      arrays are copies, so you may change them.
     Raises:
       ValueError: The file is damaged.
       OSError: The file is missing and cannot be downloaded. The message says how to get

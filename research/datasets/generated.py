@@ -42,9 +42,9 @@ class Problem(NamedTuple):
     Attributes:
       x: Inputs, shape (n, d), float64.
       y: Targets, shape (n,): float64, or int64 labels 0 and 1.
-      weights: True coefficients w of the columns of x, or the direction of largest
-        margin, shape (d,). The docstring of the function that generates the data says
-        which.
+      weights: True coefficients w of the columns of x, shape (d,). For data from
+        `separable_classes`, the direction u of largest margin, which the docstring of
+        this function defines.
       intercept: True constant term.
     """
 
@@ -173,12 +173,16 @@ def linear_problem(
     """Generate regression data whose sample covariance has a given condition number.
 
     The targets are y = x w + c + noise ε with w ~ N(0, I), c ~ N(0, 1) and ε ~ N(0, I).
+    Here w are the weights, c is the intercept and ε are random errors.
+
     The columns of x are centred and satisfy xᵀx / n = V diag(λ) Vᵀ. Here V is a random
     orthogonal matrix, and λ is a geometric sequence of d numbers from 1 / condition to
-    1. (For d = 1, λ is 1 / condition.) The Hessian of half the mean squared error has
-    the eigenvalues λ for the weights and the eigenvalue 1 for the intercept. The
-    smoothness constant of this loss is therefore L = 1, and the strong convexity
-    constant is μ = 1 / condition.
+    1. (For d = 1, λ is 1 / condition.)
+
+    Take half the mean squared error as the loss. Its Hessian has the eigenvalues λ for
+    the weights and the eigenvalue 1 for the intercept. So the smoothness constant of
+    the loss (the largest eigenvalue) is L = 1, and its strong convexity constant (the
+    smallest eigenvalue) is μ = 1 / condition.
 
     Args:
       seed: Seed of V, w, c, x and ε.
@@ -186,8 +190,8 @@ def linear_problem(
       d: Number of columns.
       noise: Standard deviation of the errors noise · ε, at least 0. If it is 0, (w, c)
         is the least-squares solution.
-      condition: Ratio of the largest to the smallest eigenvalue of xᵀx / n if d > 1, at
-        least 1.
+      condition: A number, at least 1. If d > 1, it is the ratio of the largest to the
+        smallest eigenvalue of xᵀx / n.
     Returns:
       The data, with the weights w and the intercept c.
     Raises:
@@ -228,10 +232,11 @@ def overlapping_classes(
     for a random matrix B. The eigenvalues of B Bᵀ are a geometric sequence of d numbers
     from 1 / condition to 1. (For d = 1, the eigenvalue is 1 / condition.) The mean of
     class 1 is ½ separation B u for a random unit vector u, and the mean of class 0 is
-    -½ separation B u. The log-odds of class 1 at a point x are therefore x w
-    with w = separation B⁻ᵀ u, without an intercept. The smallest error rate that a
-    classifier can reach (the Bayes error) is Φ(-separation / 2), where Φ is the
-    standard normal distribution function.
+    -½ separation B u.
+
+    So the log-odds of class 1 at a point x are x w, without an intercept. Here w is
+    separation B⁻ᵀ u. The smallest error rate that a classifier can reach (the Bayes
+    error) is Φ(-separation / 2), where Φ is the standard normal distribution function.
 
     Args:
       seed: Seed of u, B, the labels and the points.
@@ -265,15 +270,22 @@ def overlapping_classes(
 def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
     """Generate two linearly separable classes with a known maximum-margin direction u.
 
-    The direction u is a random unit vector. The first two points are -margin · u (class
-    0) and margin · u (class 1). Every other point lies on the same side of the plane
-    x u = 0 as the first point of its class. The distance of the point from the plane is
-    margin plus the absolute value of a standard normal number, and the position along
-    the plane is normally distributed. No point is closer to the plane than the first
-    two points, and the line between these two is perpendicular to the plane. Any other
-    plane that separates these two points is closer than `margin` to one of them.
-    Therefore u is the unique direction of largest margin. In gradient descent on the
-    logistic loss, the direction of the weights converges to u.
+    The margin of a plane that separates the classes is its distance from the nearest
+    point. The maximum-margin direction u is the unit normal vector of the plane with
+    the largest margin. In gradient descent on the logistic loss, the direction of the
+    weights converges to u.
+
+    Here u is a random unit vector, and the points are placed around the plane x u = 0:
+
+    - The first two points are -margin · u (class 0) and margin · u (class 1).
+    - Every other point lies on the same side of the plane as the first point of its
+      class. Its distance from the plane is margin plus the absolute value of a standard
+      normal number. Its position along the plane is normally distributed.
+
+    No point is closer to the plane than the first two points, and the line between
+    these two is perpendicular to the plane. Any other plane that separates these two
+    points is closer than `margin` to one of them. Therefore u is the unique direction
+    of largest margin.
 
     Args:
       seed: Seed of u, the labels and the points.
@@ -281,8 +293,8 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
       d: Number of columns.
       margin: Smallest distance of a point from the plane x u = 0, positive.
     Returns:
-      The data, with the direction u as weights and intercept 0. Each row satisfies (2y
-      - 1) (x u) >= margin up to rounding error.
+      The data, with the direction u as weights and intercept 0. Up to rounding error,
+      each row satisfies (2y - 1) (x u) >= margin.
     Raises:
       TypeError: seed is not an integer >= 0.
       ValueError: An argument is out of range.

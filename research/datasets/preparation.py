@@ -16,9 +16,9 @@ def check_xy(x: Float[np.ndarray, "n *d"], y: Num[np.ndarray, "n *k"]) -> None:
       y: Targets, shape (n, ...), floating or integer.
     Raises:
       TypeError: x is not floating, or y is not numeric.
-      ValueError: x or y is empty, has no axis, or contains NaN or infinity, or x and y
-        have different lengths. For NaN and infinity, the message shows the number of
-        bad rows and the first bad row.
+      ValueError: x and y have different lengths. Also if x or y is empty, has no axis,
+        or contains NaN or infinity. For NaN and infinity, the message shows the number
+        of bad rows and the index of the first one.
     Example:
       >>> check_xy(np.array([[1.0], [np.nan]]), np.array([0, 1]))
       Traceback (most recent call last):
@@ -70,10 +70,11 @@ def split(
 ) -> tuple[tuple[Float[np.ndarray, "_ *d"], Num[np.ndarray, "_ *k"]], ...]:
     """Split the rows at random into disjoint parts that cover the data.
 
-    The rows are permuted by NumPy's default generator, so the same seed gives the same
-    parts on every machine. Part k = 0, 1, ... ends before row ⌊n (fractions[0] + ... +
-    fractions[k])⌋ of the permutation. If y holds class labels, the shares of the
-    classes can differ between the parts.
+    The n rows are permuted by NumPy's default generator, so the same seed gives the
+    same parts on every machine. The first rows of the permutation are part 0, the next
+    rows are part 1, and so on. Part k ends before row ⌊n (fractions[0] + ... +
+    fractions[k])⌋ of the permutation. The split is not stratified: if y holds class
+    labels, the shares of the classes can differ between the parts.
 
     Args:
       x: Inputs, shape (n, ...).

@@ -48,10 +48,10 @@ def call_in_words(source: Source) -> str:
 
 
 def table_rows() -> list[tuple[str, ...]]:
-    """Return the rows of the table of data sets.
+    """Return the rows of the table that lists the data sets of this package.
 
-    The columns are name, contents, call that loads the data, size of the download,
-    licence, origin, and publication to cite.
+    Each row is a tuple of seven texts: name, contents, call that loads the data, size
+    of the download, licence, origin, and publication to cite.
 
     Example:
       >>> [row[0] for row in table_rows() if row[0].endswith("mnist")]

@@ -39,9 +39,9 @@ class Text(NamedTuple):
       name: Name of the data set.
       characters: Characters of the text.
       symbols: Distinct characters, sorted.
-      tokens: Index of each character in `symbols`, shape (n,), int32.
-      claim: True if the text is exactly tiny Shakespeare, so that results can be
-        compared with published results.
+      tokens: Index of each character in `symbols`, int32, shape (n,) for n characters.
+      claim: True if the text is exactly the data set tiny Shakespeare. Only then can
+        results be compared with published results.
     """
 
     name: str
@@ -53,6 +53,9 @@ class Text(NamedTuple):
 
 def text(name: str) -> Text:
     """Load a text of nine plays by Shakespeare. Missing files are downloaded.
+
+    There are two such texts. The table shows the number of characters and the number of
+    symbols, which are the distinct characters.
 
     | name | characters | symbols | content |
     |---|---|---|---|
@@ -67,7 +70,7 @@ def text(name: str) -> Text:
     Args:
       name: One of the two names in the table.
     Returns:
-      The text.
+      The text, a `Text`.
     Raises:
       ValueError: The name is unknown, or the file is damaged.
       OSError: A file is missing and cannot be downloaded. The message says how to get

@@ -71,9 +71,9 @@ def encode(
       length: Number of tokens of each text. Longer texts are cut, and shorter texts are
         padded.
     Returns:
-      The tokens, shape (n, length), and the number of tokens of each text before the
-      padding, shape (n,), both int32. These two arrays are the fields of
-      `research.types.Sequences`.
+      Two int32 arrays for n texts: the tokens, shape (n, length), and the number of
+      tokens of each text before the padding, shape (n,). These two arrays are the
+      fields of `research.types.Sequences`.
     Raises:
       TypeError: texts is a single string.
       ValueError: length is not positive, or a token of the vocabulary is negative.

@@ -51,6 +51,14 @@ def checkpoint_scan(
     stored at the same time. To compute the value and the gradient, f is evaluated L + 1
     times in each step.
 
+    If `memory_bytes` is given, it limits the temporary memory of XLA, which is the
+    memory in addition to arguments and results. The smallest number of levels within
+    this limit is used. To measure the memory, `checkpoint_scan` compiles a test program
+    for 1 level, and then for 2 and 3 levels until the memory is small enough. The test
+    program computes the sum of squares of all outputs, and the gradient of this sum
+    with respect to init, xs and the arrays that f uses. Its memory includes the memory
+    of ys, the stacked outputs y. So let f return None as y if you do not need ys.
+
     The value is bit-identical to that of `jax.lax.scan`. Forward mode and derivatives
     of derivatives work too. T need not be divisible into equal parts.
 
@@ -60,13 +68,7 @@ def checkpoint_scan(
       xs: A pytree of arrays of shape (T, ...), or None if `length` is given.
       levels: Number of levels, 1, 2 or 3. Not used if memory_bytes is given.
       memory_bytes: Limit of the temporary memory of XLA in bytes, or None to use
-        `levels`. The smallest number of levels within the limit is used. To measure the
-        memory, a program is compiled for 1 level, then for 2 and 3 levels until the
-        memory is small enough. This program computes the sum of squares of all outputs,
-        and the gradient of this sum with respect to init, xs and the arrays that f
-        uses. Its memory includes the memory of ys, the stacked outputs y. So let f
-        return None as y if you do not need ys. Under `jax.vmap`, the limit holds for
-        one element of the batch.
+        `levels`. Under `jax.vmap`, the limit holds for one element of the batch.
       length: Number T of steps. If xs is not None, `length` may be None, which means
         the length of the first axis of the arrays in xs.
     Returns:

@@ -36,16 +36,20 @@ def forward_gradient(
 ) -> ForwardGradient:
     """Estimate a gradient as the mean of (∇f · v) v over random directions v.
 
-    The entries of each v are independent and standard normal, so the mean of v vᵀ is
-    the identity matrix, and the estimate is unbiased. Forward mode computes ∇f · v for
-    about twice the cost of f. Unlike reverse mode, it stores no intermediate values.
+    The entries of each v are independent and standard normal, so the expected value of
+    v vᵀ is the identity matrix, and the estimate is unbiased. Forward mode computes
+    ∇f · v for about twice the cost of f. Unlike reverse mode, it stores no intermediate
+    values.
+
     But the mean square of the error is (n + 1) / samples times |∇f|², where n is the
     number of entries of x. Even with n samples, the error is about as long as the
-    gradient itself. An error of 1 % takes 10,000 (n + 1) samples. The result of the
-    function `gradient` has only rounding errors, and in reverse mode `gradient` costs
-    as much as a few evaluations of f, whatever n is. Use `forward_gradient` to learn
-    why reverse mode matters. Use it also if f has no derivative rule for reverse mode,
-    and the exact gradient by n passes of forward mode costs too much.
+    gradient itself. An error of 1 % takes 10,000 (n + 1) samples. In contrast, the
+    function `gradient` has only rounding errors. In reverse mode, it costs as much as a
+    few evaluations of f, whatever n is.
+
+    Use `forward_gradient` to learn why reverse mode matters. Use it also if f has no
+    derivative rule for reverse mode, and the exact gradient by n passes of forward mode
+    costs too much.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

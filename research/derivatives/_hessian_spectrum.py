@@ -74,14 +74,15 @@ def hessian_spectrum(
     runs until it converges to the precision of the dtype. If the method does not
     converge, an error is raised.
 
-    ARPACK multiplies its random starting vector by the Hessian H. The product has no
-    component along an eigenvector with the eigenvalue 0, so the method misses an
-    eigenvalue that is exactly 0. If 0 may belong to the result, the method runs a
-    second time, for H + c I. Here I is the identity matrix, and c is a positive number.
-    In H + c I, the eigenvalue 0 of H becomes c, so the method no longer misses it.
+    In one run, the method misses an eigenvalue that is exactly 0: ARPACK multiplies its
+    random starting vector by the Hessian H, and the product has no component along an
+    eigenvector with the eigenvalue 0. So if 0 may belong to the result, the method runs
+    a second time, for H + c I. Here I is the identity matrix, and c is a positive
+    number. In H + c I, the eigenvalue 0 of H becomes c, so the method no longer misses
+    it.
 
-    The Lanczos method may list a multiple eigenvalue fewer times than it occurs. From
-    one starting vector, it seldom finds more than one eigenvector of such an
+    If an eigenvalue occurs several times, the Lanczos method may list it fewer times.
+    From one starting vector, it seldom finds more than one eigenvector of such an
     eigenvalue.
 
     ARPACK runs on the host, so do not call this function inside `jax.jit` or

@@ -126,12 +126,15 @@ def laplacian_estimate(
 
     H is the Hessian of f at x, and its trace is the Laplacian. The entries of each v
     are drawn independently and are 1 or -1 with equal probability. So the mean of v vᵀ
-    is the identity, and the mean of vᵀ H v is the trace of H. The variance of the
-    estimate is 2 / samples times the sum of the squares of all entries of H off the
-    diagonal. So the estimate has no random error if H is diagonal. If the entries off
-    the diagonal are large, the error can be larger than the Laplacian. Look at the
-    standard error before you use the estimate. A sample costs a few evaluations of f.
-    If x has n numbers, `laplacian` costs about n times as much as one sample.
+    is the identity, and the mean of vᵀ H v is the trace of H.
+
+    Look at the standard error before you use the estimate. The estimate has the
+    variance 2 S / samples, where S is the sum of the squares of all entries of H off
+    the diagonal. If H is diagonal, the estimate therefore has no random error. If the
+    entries off the diagonal are large, the error can be larger than the Laplacian.
+
+    A sample costs a few evaluations of f. If x has n numbers, `laplacian` costs about n
+    times as much as one sample.
 
     Args:
       f: Function of one pytree of floating arrays, as in `laplacian`.

@@ -116,22 +116,24 @@ def grid_derivative(
 ) -> Any:
     """Return the derivative d^order y / dx^order of samples on an even or uneven grid.
 
+    The error is O(spacing^accuracy) everywhere, including both ends of the grid. At the
+    ends, `np.gradient` has the error O(spacing) by default.
+
     The derivative at a point is a weighted sum of the samples at order + accuracy
     successive points, with Fornberg's weights. About half of these points lie on each
     side of the point. Near an end of the grid, the first or last order + accuracy
-    points are used. The error is O(spacing^accuracy) everywhere, including both ends.
-    At the ends, `np.gradient` has the error O(spacing) by default. If order and
-    accuracy are both even and the points are evenly spaced, one point fewer is enough
-    in the interior, because a symmetric formula gains one power of the spacing. For
-    example, the second derivative with accuracy 2 uses three points in the interior.
+    points are used. If the points are evenly spaced, and order and accuracy are both
+    even numbers, the formula in the interior is symmetric. A symmetric formula gains
+    one power of the spacing, so one point fewer is enough. For example, the second
+    derivative with accuracy 2 uses three points in the interior.
 
     The result is linear in y. The samples y may be a traced JAX array, but x must have
     concrete numbers. If you have a function instead of samples, use `derivative(f, x)`.
 
     Args:
       y: Samples, an array with at least one axis, real or complex. Integers and bools
-        are converted to float64. If y is a JAX array and JAX's float64 is disabled,
-        they are converted to float32.
+        are converted to float64, or to float32 if y is a JAX array and JAX's float64 is
+        disabled.
       x: Abscissae, strictly increasing or strictly decreasing, shape (n,), where n is
         the length of y along `axis`.
       order: Order of the derivative, a positive integer.
@@ -140,8 +142,8 @@ def grid_derivative(
       axis: Axis of y that contains the samples.
     Returns:
       The derivative, in the shape of y. It is a JAX array if y is a JAX array, else a
-      NumPy array. It has the dtype of y if y is floating or complex. For y in half
-      precision, it is computed in float32 and then rounded.
+      NumPy array. It has the dtype of y if y is floating or complex. If y is in half
+      precision, the derivative is computed in float32 and then rounded.
     Raises:
       GridTooSmallError: y or x is a single number, or there are fewer than order +
         accuracy points.

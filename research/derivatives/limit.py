@@ -29,10 +29,10 @@ LOST = 1e-3
 class LimitTable(NamedTuple):
     """Difference quotients of a function at several steps, with estimated errors.
 
-    Here h is a step, p is the power of h in the truncation error of the scheme, ε is
-    the relative spacing of the requested dtype, and x is the point of the derivative.
-    The truncation error is the difference between quotient and derivative if nothing is
-    rounded.
+    The quotients approximate f'(x). The truncation error of a quotient is the
+    difference between quotient and derivative if nothing is rounded. p is the power of
+    the step h in this error, and depends on the scheme (the formula of the quotient). ε
+    is the relative spacing of the requested dtype.
 
     The truncation error at a step is estimated from d = |quotient - limit|, which also
     contains rounding errors. Let r be the sum of the estimated rounding error at this
@@ -42,8 +42,8 @@ class LimitTable(NamedTuple):
     - At the reference step, and at each larger step with d > r, the estimate is d.
     - At all other steps, d may be mostly due to rounding. So the estimate is C h^p,
       with the constant C for which C h^p equals d at the reference step.
-    - If there is no reference step, the estimate is 0, or nan where the quotient or
-      `limit` is nan.
+    - If there is no reference step, the estimate is nan where the quotient or `limit`
+      is nan, and 0 elsewhere.
 
     Attributes:
       steps: Steps h, shape (K,), float64. They have the order in which they were given.
@@ -52,14 +52,15 @@ class LimitTable(NamedTuple):
         requested dtype and then converted to float64.
       truncation: Estimated truncation error at each step, shape (K,), as described
         above.
-      rounding: Estimated rounding error at each step, shape (K,). Rounding changes f by
-        up to ε |f| / 2. Rounding of x + h changes f by about ε |x f'| / 2. The sum of
-        both is multiplied by the sum of the absolute weights of f in the formula, and
-        divided by h. Here |f| is the largest absolute value of f in the formula, and f'
-        is `limit`, or 0 if `limit` is nan. The rounding error of the division,
-        ε |quotient| / 2, is added. For the complex step, the estimate is the error of
-        the division. If the quotient at a tiny step differs from `limit` by clearly
-        more than a rounding error, the estimate is at least this difference.
+      rounding: Estimated rounding error at each step, shape (K,). Let |f| be the
+        largest absolute value of f in the formula of the quotient. Let f' be `limit`,
+        or 0 if `limit` is nan. Rounding changes f by up to ε |f| / 2, and rounding of
+        x + h changes f by about ε |x f'| / 2. The sum of both is multiplied by the sum
+        of the absolute weights of f in the formula, and divided by h. Then the rounding
+        error of the division, ε |quotient| / 2, is added. For the complex step, the
+        estimate is the error of the division alone. But if the quotient at a tiny step
+        differs from `limit` by clearly more than a rounding error, the estimate is at
+        least this difference.
       best: Index of the step with the smallest sum of truncation and rounding error, or
         -1 if no sum is finite.
       theory: Rule of thumb for the best step, ε^(1 / (p + 1)) max(|x|, 1). The first
@@ -68,15 +69,16 @@ class LimitTable(NamedTuple):
         because any small step works there.
       limit: Limit of the quotients. This is the derivative from `finite_difference` in
         float64, or nan if the verdict of that function is not "ok". For the complex
-        step, `limit` is the quotient q at a tiny step, in most cases 1e-100. `limit` is
-        nan if a step that is 1e5 times longer gives a clearly different quotient, or if
-        f is so small that its imaginary part underflows. If terms cancel inside f, q
-        loses digits, and the quotients at points close to x scatter around a smooth
-        curve. Let s be the largest distance of such a quotient from the curve, and let
-        D be the result of `finite_difference` for the real part of f. If the verdict of
-        D is not "ok", and s exceeds 0.1 % of |q|, `limit` is nan. If the verdict is
-        "ok", and q differs from the value of D by more than the error bound of D but by
-        at most 10 s, `limit` is the value of D.
+        step, `limit` is the quotient q at a tiny step, in most cases 1e-100. There are
+        two exceptions. First, `limit` is nan if a step that is 1e5 times longer gives a
+        clearly different quotient, or if f is so small that its imaginary part
+        underflows. Second, terms may cancel inside f. Then q loses digits, and the
+        quotients at points close to x scatter around a smooth curve. Let s be the
+        largest distance of such a quotient from the curve. Let D be the result of
+        `finite_difference` for the real part of f. If the verdict of D is not "ok", and
+        s exceeds 0.1 % of |q|, `limit` is nan. If the verdict is "ok", and q differs
+        from the value of D by more than the error bound of D but by at most 10 s,
+        `limit` is the value of D.
     """
 
     steps: Float[np.ndarray, "K"]
@@ -149,7 +151,7 @@ def limit_table(
 ) -> LimitTable:
     """Tabulate difference quotients whose limit is f'(x), and estimate their errors.
 
-    Let h be the step, and i the imaginary unit. The errors in this list are those
+    Let h be the step, and i the imaginary unit. The list gives the error of each scheme
     without rounding.
 
     * "forward": (f(x + h) - f(x)) / h, error O(h).
@@ -161,15 +163,15 @@ def limit_table(
       this loss only if `finite_difference` detects it. f must be analytic and must
       accept complex numbers.
 
-    Rounding adds an error of about ε |f| / h to the first three schemes, where ε is the
-    relative spacing of the dtype. If the error of such a scheme without rounding is
-    O(h^p), and x, f and the derivatives of f are neither very large nor very small, the
-    total error is smallest at a step near ε^(1 / (p + 1)). At smaller steps the total
-    error grows.
+    Let ε be the relative spacing of the dtype. For the first three schemes, rounding
+    adds an error of about ε |f| / h. Let O(h^p) be the error of such a scheme without
+    rounding. If x, f and the derivatives of f are neither very large nor very small,
+    the total error is smallest at a step near ε^(1 / (p + 1)). At smaller steps the
+    total error grows.
 
     Args:
       f: Function of a NumPy number that computes in the dtype of its argument.
-      x: Point of the derivative.
+      x: Point at which the derivative is taken.
       scheme: "forward", "central", "richardson" or "complex".
       steps: Positive steps, a number or a sequence. If `steps` is None, the first step
         is the largest power of ten that is at most max(|x|, 1). Two steps in each of 16

@@ -142,10 +142,11 @@ def total_derivative(
 ) -> TotalDerivative:
     """Return the total derivative df/dx if the other arguments of f depend on x.
 
-    For f(x, y) with y = g(x), the formula is df/dx = ∂f/∂x + ∂f/∂y · dy/dx. The
-    function of a variable in `dependencies` may take other variables as arguments, but
-    the variables must not form a cycle. The order of the dict does not matter. The
-    result also contains the contribution of each path of variables from x to f.
+    For f(x, y) with y = g(x), the formula is df/dx = ∂f/∂x + ∂f/∂y · dy/dx. The dict
+    `dependencies` contains the function g of each variable y. This function may take
+    other variables as arguments, but the variables must not form a cycle. The order of
+    the dict does not matter. The result also contains the contribution of each path of
+    variables from x to f.
 
     Args:
       f: Function whose first argument is x. Each other argument must be a key of
@@ -161,10 +162,12 @@ def total_derivative(
       of shape s, each leaf of a derivative has the shape s + z.shape, where z is the
       corresponding leaf of x.
     Raises:
-      ValueError: An argument of a function is not x, is not a dependency and has no
-        default. Or the name of a dependency is the name of x. Or a dependency is not
-        used, or the dependencies have a cycle. Or f has no arguments, or does not
-        return one array.
+      ValueError: One of these conditions holds:
+
+        - An argument of a function is not x, is not a dependency and has no default.
+        - The name of a dependency is the name of x.
+        - A dependency is not used, or the dependencies have a cycle.
+        - f has no arguments, or does not return one array.
       TypeError: f or a dependency is not callable, or `dependencies` is not a dict from
         names to functions.
       NotInexactError: A leaf of x, of a variable or of the value of f is not floating.

@@ -37,7 +37,7 @@ class ImplicitMinimum(NamedTuple):
     Attributes:
       params: Last point of the search, a pytree like the argument `start`. If the
         search has converged, this point is approximately the minimiser x(θ) of the
-        objective for the given θ.
+        objective, where θ is the argument `theta`.
       value: The objective at `params`, shape ().
       residual: Largest absolute entry of the gradient at `params`, shape (). To first
         order, the distance from `params` to the minimiser is at most √n residual / λ.
@@ -45,10 +45,10 @@ class ImplicitMinimum(NamedTuple):
         Hessian.
       smallest_eigenvalue: Smallest eigenvalue of the Hessian at `params`, shape ().
         With more than 128 parameters, this is an estimate by 64 Lanczos steps. Up to
-        rounding, the estimate is not below the true value.
+        rounding, the estimate is at least the true value.
       largest_eigenvalue: Largest eigenvalue of the Hessian at `params`, shape (). With
         more than 128 parameters, this is an estimate by the same Lanczos steps. Up to
-        rounding, the estimate is not above the true value.
+        rounding, the estimate is at most the true value.
       steps: Number of steps taken, int32, shape ().
       outcome: The reason why the search stopped, an `Outcome` as int32, shape ().
     """
@@ -77,38 +77,40 @@ def implicit_minimum(
 
         dx/dθ = -H⁻¹ ∂²f/∂x∂θ, for the objective f and its Hessian H = ∂²f/∂x².
 
-    `minimise` searches for the minimum. The formula does not contain the steps of this
-    search, so reverse mode does not store them. Conjugate gradients solve the linear
-    system with H (`jax.lax.custom_root`). With more than 128 parameters, H is never
-    formed. Forward mode and derivatives of any order work too. If the search stops
-    early, the formula is evaluated at the point where it stopped.
+    `minimise` searches for the minimum. If the search stops early, the formula is
+    evaluated at the point where the search stopped. The formula does not contain the
+    steps of the search, so reverse mode does not store them. Forward mode and
+    derivatives of any order work too. Conjugate gradients solve the linear system with
+    H (`jax.lax.custom_root`). With more than 128 parameters, H is never formed.
 
-    At a minimum, the formula needs a positive definite H. The call raises an error if
-    the smallest eigenvalue is at most n ε times the absolute value of the largest. Here
-    n is the number of entries of x, and ε is the machine epsilon of their dtype. A call
-    with traced values (under `jax.jit` or `jax.vmap`) cannot raise an error. If the
-    smallest eigenvalue is too small in such a call, all derivatives are NaN instead. To
-    detect this cause of NaN, compare the fields smallest_eigenvalue and
-    largest_eigenvalue. The derivatives are also NaN if the linear system cannot be
-    solved to a relative accuracy of 1e-3. With up to 128 parameters, a direct solver
-    corrects the result of conjugate gradients, so this case occurs only if H is nearly
-    singular.
+    The formula needs a positive definite H at the minimum. But the search ends a small
+    distance from the minimum. There, H may be positive definite although H is singular
+    at the minimum, as for x⁴. So each call checks three conditions. If one of them does
+    not hold, the call raises SingularHessianError. A call with traced values (under
+    `jax.jit` or `jax.vmap`) cannot raise an error. In such a call, all derivatives are
+    NaN instead.
 
-    The search ends a small distance from the minimum. There, H may be positive definite
-    although H is singular at the minimum, as for x⁴. So the call also raises an error,
-    or gives NaN derivatives under jit, if H changes by more than half over the
-    remaining distance. Let x be the end of the search, and v an eigenvector of H with
-    the eigenvalue λ. Newton's method estimates the distance along v as s = vᵀ∇f / λ.
-    Two conditions must hold for each v. With more than 128 parameters, they are checked
-    only for the 64 vectors v that Lanczos's method gives, and for the direction of the
-    gradient.
+    Let x be the end of the search, n the number of its entries, and ε the machine
+    epsilon of their dtype. Let v be an eigenvector of H at x with the eigenvalue λ.
+    Newton's method estimates the distance along v to the minimum as s = vᵀ∇f / λ. The
+    conditions are:
 
-    - The curvature along v at x + s v and at x - s v differs from λ by at most λ / 2,
-      up to rounding.
-    - A Newton step along v leads from x to x - s v. The absolute slope along v at
-      x - s v is at most the largest of three numbers: half the absolute slope along v
-      at x, ten times the tolerance, and eight times the rounding error of the slope. If
-      the search ends beside a kink, this condition fails.
+    - Eigenvalues: The smallest eigenvalue of H at x is larger than n ε times the
+      absolute value of the largest. To see whether NaN derivatives come from this
+      condition, compare the fields smallest_eigenvalue and largest_eigenvalue.
+    - Curvature: For each v, the curvature along v at x + s v and at x - s v differs
+      from λ by at most λ / 2, up to rounding.
+    - Slope: For each v, a Newton step along v leads from x to x - s v. The absolute
+      slope along v at x - s v is at most the largest of three numbers: half the
+      absolute slope along v at x, ten times the tolerance, and eight times the rounding
+      error of the slope. If the search ends beside a kink, this condition fails.
+
+    With more than 128 parameters, curvature and slope are checked only for the 64
+    vectors v that Lanczos's method gives, and for the direction of the gradient.
+
+    The derivatives are also NaN if the linear system cannot be solved to a relative
+    accuracy of 1e-3. With up to 128 parameters, this case occurs only if H is nearly
+    singular, because a direct solver corrects the result of conjugate gradients.
 
     jaxopt's `custom_root` decorator and optimistix's `ImplicitAdjoint` differentiate in
     the same way, but do not check the eigenvalues of the Hessian.
@@ -126,8 +128,8 @@ def implicit_minimum(
       The `ImplicitMinimum`. Its params and value can be differentiated with respect to
       theta; the other fields are constants.
     Raises:
-      SingularHessianError: The smallest eigenvalue is too small, or one of the two
-        conditions above on the curvature and on the slope does not hold.
+      SingularHessianError: One of the three conditions above on the eigenvalues, the
+        curvature and the slope does not hold.
       NotInexactError: A leaf of start or theta is not floating, or a leaf of start is
         narrower than float32.
       NotScalarError: objective does not return one number.

@@ -19,7 +19,8 @@ class Mesh(NamedTuple):
 
     Attributes:
       devices: JAX's mesh of these devices, with one axis.
-      shard_params: If True, each device stores only its part of params and rule state.
+      shard_params: If True, each device stores only its part of the params and of the
+        state of the update rule.
       exact: If True, a sum over the devices adds its terms in the order of the devices.
         The bits of the sum then do not depend on the number of processes.
     """
@@ -43,7 +44,7 @@ def mesh(
     gradients over the devices is the gradient of the batch.
 
     *Data parallel* (the default): every device holds all params and the whole state of
-    the rule.
+    the update rule.
 
     *Fully sharded* (`shard_params=True`): every device stores a part of each array of
     params and rule state, along the longest axis whose length is a multiple of

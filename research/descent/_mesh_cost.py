@@ -27,28 +27,32 @@ def bytes_per_step(
 ) -> int:
     """Return the number of bytes that each device receives in a step on a mesh.
 
-    Let D be the number of devices. All sizes are in bytes. Let P be the size of the
-    params, W the size of the params that are not split over devices, and S the size of
-    the split arrays of params and rule state.
+    The result depends on these numbers, where all sizes are in bytes:
+
+    - D: the number of devices.
+    - P: the size of the params.
+    - W: the size of the params that are not split over the devices.
+    - S: the size of the split arrays of params and rule state.
 
     To sum an array of B bytes over the devices, each device receives 2 B (D - 1) / D
-    bytes, as in a ring all-reduce. If exact=True, all arrays of the same dtype with
-    fewer than 32,768 entries are first joined to one array. If this joined array still
-    has fewer than 32,768 entries, each device receives the whole array of every other
-    device, which is (D - 1) B bytes. The bytes of a step depend on shard_params and on
-    the rule:
+    bytes, as in a ring all-reduce. If exact=True, this does not hold for small arrays.
+    All arrays of the same dtype with fewer than 32,768 entries are then joined to one
+    array. If this joined array still has fewer than 32,768 entries, each device
+    receives the whole array of every other device, which is (D - 1) B bytes.
+
+    The bytes of a step depend on shard_params and on the rule:
 
     - shard_params=False: the gradients are summed, with B = P.
     - shard_params=True, and the rule updates each entry independently of the other
       entries: a device receives (P - W) (D - 1) / D bytes to collect the split params.
       It receives the same number of bytes to sum its part of the gradients of these
-      params. The gradients of the other params are summed, with B = W.
+      params. The gradients of the other params are summed, with B = W. The norms of the
+      gradient and of the update are also summed.
     - shard_params=True, and any other rule: a device receives S (D - 1) / D bytes to
       collect the split arrays. All gradients are summed, with B = P.
 
-    In each case, the loss is summed too. In the second case, the norms of the gradient
-    and of the update are also summed. In the example with four devices, the sum of the
-    gradients costs 393,216 bytes, and the sum of the loss (4 bytes) costs 12 bytes.
+    In each case, the loss is summed too. In the example with four devices, the sum of
+    the gradients costs 393,216 bytes, and the sum of the loss (4 bytes) costs 12 bytes.
 
     Args:
       rule: The update rule.

@@ -95,36 +95,43 @@ def minimise(
     """Minimise f with an update rule: take steps until |∇f(x)| <= tolerance.
 
     Here f is the objective, x are the params, and `norm` selects the norm of the
-    gradient. At most max_steps steps are taken. All steps run in one compiled loop. A
-    second call with the same function and rule objects, the same norm, and params of
-    the same shapes and dtypes, does not compile again. `minimise` may be vmapped over
-    params. It may also be vmapped over a learning rate if the rule is made inside the
-    vmapped function. The update of the rule receives these extra arguments: value is
-    f(x), grad is ∇f(x), value_fn is f, and residual_fn is passed on if it is given.
+    gradient. At most max_steps steps are taken. The update of the rule receives these
+    extra arguments: value is f(x), grad is ∇f(x), value_fn is f, and residual_fn is
+    passed on if it is given.
 
-    The objective may use arrays that are not its argument. The result has derivatives
-    with respect to these arrays, in forward and reverse mode and of any order. These
-    derivatives follow from the implicit function theorem at the minimum. The steps are
-    not differentiated, so reverse mode does not store the steps. Let g be the gradient
-    of the objective, H its Hessian, and dg the change of g if these arrays change. The
-    method of conjugate gradients solves H dx = -dg for the change dx of the minimum. If
-    this method fails, for example because H is singular, or if its estimated relative
-    error is above 1e-3, the derivatives are NaN. The derivatives with respect to the
-    initial parameters and to the rule's arguments are 0. Among the fields of the
-    result, only params and value have derivatives. The other fields count as constants.
+    All steps run in one compiled loop. If a second call has the same function and rule
+    objects, the same norm, and params of the same shapes and dtypes, it does not
+    compile again. `minimise` may be vmapped over params. It may also be vmapped over a
+    learning rate if the rule is made inside the vmapped function.
+
+    The loop stops before max_steps if the value or the gradient is not finite. It also
+    stops early if the rule fails or makes no progress. How the loop detects this
+    depends on the field `outcome` of the rule's state, an `Outcome`:
+
+    - The rule's state has this field: the loop stops if the outcome is a failure.
+    - The rule combines inner rules, as `research.update_rules.by_group` does, and only
+      the states of inner rules have this field: the loop stops if, in one step, all
+      inner rules with this field fail, and no parameter changes.
+    - Neither the rule nor an inner rule has this field: the loop stops if a step leaves
+      all parameters and the rule's state unchanged, or if ten successive steps leave
+      all parameters unchanged.
+
+    The objective may use arrays that are not its argument, such as data. The fields
+    params and value of the result have derivatives with respect to these arrays, in
+    forward and reverse mode and of any order. The other fields count as constants. The
+    derivatives with respect to the initial parameters and to the rule's arguments are
+    0.
+
+    These derivatives follow from the implicit function theorem at the minimum. The
+    steps are not differentiated, so reverse mode does not store the steps. Let g be the
+    gradient of the objective, H its Hessian, and dg the change of g if these arrays
+    change. The method of conjugate gradients solves H dx = -dg for the change dx of the
+    minimum. If this method fails, for example because H is singular, or if its
+    estimated relative error is above 1e-3, the derivatives are NaN.
+
     If the loop ends far from a minimum, the theorem does not hold, and the derivatives
     are wrong. Check the outcome, or use `implicit_minimum`, which also returns the
     Hessian's extreme eigenvalues.
-
-    The loop stops before max_steps in these cases too:
-    - The rule's state has a field `outcome`, and this `Outcome` is a failure.
-    - The rule combines inner rules, as `research.update_rules.by_group` does, and only
-      the states of inner rules have this field. Then the loop stops if, in one step,
-      all inner rules with this field fail, and no parameter changes.
-    - Neither the rule nor an inner rule has this field. Then the loop stops if a step
-      leaves all parameters and the rule's state unchanged, or if ten successive steps
-      leave all parameters unchanged.
-    - The value or the gradient is not finite.
 
     Some rules store the objective's value and gradient at the new params, in the fields
     `value_after` and `grad_after` of the state or of its field `search`. Then the loop

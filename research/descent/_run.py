@@ -44,13 +44,14 @@ class EpochInfo(NamedTuple):
       first_bad_step: Index of the first step whose loss or update is not finite, int32,
         shape (). The steps of each epoch are counted from 0. -1 if there is no such
         step.
-      evaluations: Results of the argument `evaluate` of `run`, a pytree. None if
-        `evaluate` is not given. Each leaf has a leading axis over the few steps that
-        the function `evaluation_points` returns. In epoch 0, entry i is the result
-        after the i-th of these steps. In any other epoch, the last entry is the result
-        at the end of the epoch, and the other entries are NaN.
-      steps: Results of the argument `observe` of `run` after each step. Each leaf has a
-        leading axis over the steps of the epoch. None if `observe` is not given.
+      evaluations: Results of the function that `run` got as `evaluate`, a pytree. None
+        if `run` got none. The first axis of each leaf is over the few steps that the
+        function `evaluation_points` returns. In epoch 0, entry i is the result after
+        the i-th of these steps. In any other epoch, the last entry is the result at the
+        end of the epoch, and the other entries are NaN.
+      steps: Results of the function that `run` got as `observe`, after each step. The
+        first axis of each leaf is over the steps of the epoch. None if `run` got no
+        such function.
     """
 
     loss: Float[Array, ""]
@@ -123,9 +124,9 @@ def run(
         integers of rank one, or the sampler is not a Sampler.
       ValueError: The sampler is made for a different number of examples than the
         dataset has (`samplers.check_sampler`). If the sampler does not state this
-        number, only the indices that it draws from a fixed key are checked. If an epoch
-        has an index outside the dataset nevertheless, no error is raised: the params
-        are NaN from that epoch on.
+        number, only the indices that it draws from a fixed key are checked. If this
+        check misses an index outside the dataset, no error is raised: the params are
+        NaN from the epoch of this index on.
     Example:
       >>> import optax
       >>> from research import samplers
@@ -226,14 +227,15 @@ def draw_orders(
 
 
 def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:
-    """Return the indices and the keys of all batches of an epoch.
+    """Return the indices of the examples, and the keys, of all batches of an epoch.
 
     Args:
       sampler: Sampler that chooses the examples of each batch.
       key: Key of the epoch. With noisy=False, the order of the examples is drawn with
         this key. With noisy=True, the order is drawn with another key, which is derived
         from the key of the epoch.
-      noisy: Whether each batch gets a key of its own.
+      noisy: Whether each batch gets a key of its own, for an objective that draws
+        noise.
     Returns:
       A `BatchIndices` whose fields have a leading axis over the batches. The field
       `indices` is None if the sampler draws no indices, and `key` is None with

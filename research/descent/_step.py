@@ -48,7 +48,7 @@ class BatchIndices(NamedTuple):
     Attributes:
       indices: Indices of the examples, shape (batch_size,). None means the whole
         dataset.
-      key: The key of this batch, for an objective that draws noise. None means no
+      key: Random key of this batch, for an objective that draws noise. None means no
         noise.
     """
 
@@ -227,27 +227,32 @@ def build(
 ) -> Descent:
     """Build a descent x <- x + u, where a rule computes u from a batch's gradient.
 
-    Besides the gradient, the update of the rule receives keyword arguments, which optax
-    calls extra arguments. `value` and `grad` are the objective on the batch and its
-    gradient. `indices` are the indices of the batch's examples. `value_fn` is the
-    objective as a function of params and indices. value_fn(params) uses the examples of
-    the batch, and value_fn(params, indices=None) uses the whole dataset. Rules that
-    take no extra arguments work unchanged.
+    Here x are the params. Besides the gradient, the function `update` of the rule
+    receives these keyword arguments, which optax calls extra arguments:
+
+    - value: The objective on the batch.
+    - grad: The gradient of this value.
+    - indices: The indices of the batch's examples. None means the whole dataset.
+    - value_fn: The objective as a function of params and indices. value_fn(params) uses
+      the examples of the batch, and value_fn(params, indices=None) uses the whole
+      dataset.
+
+    Rules that take no extra arguments work unchanged.
 
     Args:
       objective: Function (params, batch) -> number, shape ().
       rule: Any `optax.GradientTransformation`, from this library or another.
       dataset: Batch of n examples, or None for an objective without data.
     Returns:
-      The Descent (init, step). The step and value_fn have the attribute `num_examples`,
-      which is n, or None without data. `run` uses the attribute to check a sampler, and
-      SAGA uses it to check the size of its table of gradients.
+      The Descent (init, step). The functions step and value_fn have the attribute
+      `num_examples`, which is n, or None without data. `run` uses the attribute to
+      check a sampler, and SAGA uses it to check the size of its table of gradients.
     Raises:
-      TypeError: The rule is not an optax.GradientTransformation (call its constructor),
-        or the dataset is not a Batch. The functions init and step raise a TypeError if
-        a leaf of the params is not floating, because integers cannot take small steps.
-        The function step raises a TypeError if the objective does not return one real
-        floating number.
+      TypeError: The rule is not an optax.GradientTransformation (for example, because
+        its constructor was not called), or the dataset is not a Batch. The functions
+        init and step raise a TypeError if a leaf of the params is not floating, because
+        integers cannot take small steps. The function step raises a TypeError if the
+        objective does not return one real floating number.
       ValueError: Leaves of the dataset differ in length, or the dataset has no
         examples. The function step raises a ValueError if a concrete index lies outside
         the dataset.

@@ -23,14 +23,16 @@ from research.update_rules._transforms import evaluation_params
 class SweepProgress(NamedTuple):
     """Progress of a call of `sweep`.
 
+    A run is one training. `sweep` trains its runs in batches. It trains a batch without
+    a pause for a number of epochs, called a chunk, and then reports the progress.
+
     Attributes:
       share: Fraction of the work that is done, from 0 to 1.
       runs_done, runs: Number of finished runs, and of all runs.
-      loss: Median of the losses of the runs that were trained in the latest chunk. A
-        chunk is a number of epochs for which a batch of runs is trained without a
-        pause. The loss of a run is the mean of the losses of its steps in the last
-        epoch of this chunk. Runs whose loss is not finite are left out. If no loss is
-        finite, the median is NaN.
+      loss: Median of the losses of the runs that were trained in the latest chunk. The
+        loss of a run is the mean of the losses of its steps in the last epoch of this
+        chunk. Runs whose loss is not finite are left out. If no loss is finite, the
+        median is NaN.
     """
 
     share: float
@@ -46,15 +48,15 @@ class SweepProgress(NamedTuple):
 class SweepResult(NamedTuple):
     """Result of a sweep over m runs.
 
-    The arrays are NumPy arrays. The first axis of each array except `passes` is over
-    the m runs.
+    A run is one training, with its own seed and hyper-parameters. The arrays are NumPy
+    arrays. The first axis of each array except `passes` is over the m runs.
 
     Attributes:
-      passes: Passes over the training data before each of the k evaluations, shape
-        (k,). One pass stands for n gradients of single examples, where n is the number
-        of training examples. The objective is evaluated at the initial point, in epoch
-        0 after the steps that `evaluation_points` returns, and at the end of each later
-        epoch.
+      passes: Number of passes over the training data before each of the k evaluations,
+        shape (k,). One pass stands for n gradients of single examples, where n is the
+        number of training examples. The objective is evaluated at the initial point, in
+        epoch 0 after the steps that `evaluation_points` returns, and at the end of each
+        later epoch.
       values: The objective at each evaluation, shape (m, k). It is computed on the part
         of the data that the argument `evaluate_on` of `compile_sweep` names first (by
         default the training data). Column 0 is the initial point.
@@ -89,8 +91,22 @@ def sweep(
 ) -> SweepResult:
     """Train m runs, in batches of `program.width` runs.
 
-    Run i uses the i-th seed and the i-th value of each hyper-parameter. The last batch
-    is padded with copies of its last run, which are dropped at the end.
+    Run i is a training with the i-th seed and the i-th value of each hyper-parameter.
+    The last batch is padded with copies of its last run, which are dropped at the end.
+
+    A long sweep can be resumed if the argument `checkpoints` is given. Ctrl-C then
+    saves the last complete chunk of epochs. To resume, repeat the call. The result is
+    bit-identical to that of an uninterrupted call. The name of the checkpoint contains
+    a digest of these settings:
+
+    - the seeds and the hyper-parameters;
+    - the number of epochs, the length of a chunk, and the number of runs in a batch;
+    - the sampler;
+    - the parts of the data on which the objective is evaluated;
+    - whether norms of gradients are recorded.
+
+    The digest does not depend on the rule and the workload. So for another rule or
+    workload, pass as `checkpoints` a function that saves to another folder.
 
     Args:
       program: The program from `compile_sweep`.
@@ -98,15 +114,8 @@ def sweep(
         There is an array of numbers for each hyper-parameter of the program.
       on_chunk: Function called with the `SweepProgress` after each chunk of epochs.
         `compile_sweep` sets the length of a chunk.
-      checkpoints: Function from a name to the `Checkpoint` in which batches are saved
-        between chunks. By default nothing is saved. `sweep` makes the name from a
-        digest of the seeds, the hyper-parameters, the number of epochs, the length of a
-        chunk, the number of runs in a batch, the sampler, the parts on which the
-        objective is evaluated, and whether norms of gradients are recorded. The digest
-        does not depend on the rule and the workload, so for another rule or workload,
-        pass a function that saves to another folder. Ctrl-C saves the last complete
-        chunk. To resume, repeat the call. The result is bit-identical to that of an
-        uninterrupted call.
+      checkpoints: Function from a name to the `Checkpoint` in which the batches are
+        saved between chunks. By default nothing is saved.
     Returns:
       The SweepResult. A run that diverges is not an error: its values become inf or
       NaN, and its first bad step is recorded.

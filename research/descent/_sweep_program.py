@@ -45,23 +45,26 @@ MakeRule = Callable[..., optax.GradientTransformation]
 class SweepProgram(NamedTuple):
     """The compiled program that all runs of a sweep share.
 
-    The runs differ in their seeds and hyper-parameters, which are arguments of the
-    program.
+    A run is one training. The runs differ in their seeds and hyper-parameters, which
+    are arguments of the program. The program consists of three functions: `begin`,
+    `orders` and `advance`. Their arguments and results are:
+
+    - runs: dict from "seed" and each name in `hyperparameters` to an array with one
+      value for each run;
+    - data: dict from the name of a part of the workload to its data;
+    - states: the params and the state of the rule of each run;
+    - epochs: array with the numbers of some epochs;
+    - orders: the indices that the sampler draws in these epochs, or None;
+    - info: the measurements of these epochs.
 
     Attributes:
       begin: For each device: function (runs, data) -> (states, values of the objective
-        at the initial parameters). Here and below, `runs` is a dict from "seed" and
-        each name in `hyperparameters` to an array with one value for each run. `states`
-        contains the params and the state of the rule of each run.
-      orders: For each device: function (runs, epochs) -> the indices that the sampler
-        draws in these epochs. `epochs` is an array with the numbers of the epochs. The
-        function returns None if `advance` draws the indices itself, or if the sampler
-        draws none.
+        at the initial parameters).
+      orders: For each device: function (runs, epochs) -> orders. The result is None if
+        `advance` draws the indices itself, or if the sampler draws none.
       advance: For each device: function (states, runs, epochs, orders, data) ->
-        (states, info), which runs the epochs. `info` contains the measurements of these
-        epochs.
-      data: For each device: dict from the name of a part of the workload to its data.
-        "train" is always one of the names.
+        (states, info), which runs the epochs.
+      data: For each device: the data. "train" is always one of the names.
       evaluate_on: Names of the parts on which the objective is evaluated.
       hyperparameters: Names of the traced hyper-parameters that each run provides.
       sampler, num_epochs, chunk: As in `compile_sweep`; chunk is not None.
@@ -100,14 +103,14 @@ def compile_sweep(
     evaluate_on: Sequence[str] = ("train",),
     gradient_norms: bool = True,
 ) -> SweepProgram:
-    """Compile one program for all runs that differ only in traced values.
+    """Compile one program for all runs that differ only in seed and hyper-parameters.
 
-    The traced values are the seeds and the hyper-parameters, so a sweep over them
-    compiles nothing more. Each device gets the same single-device program. The bits of
-    a run therefore do not depend on the number of devices. The parts that draw the
-    initial points and the order of the examples are compiled separately from the steps.
-    Calls with other rules, but the same workload and sampler, use these compiled parts
-    again.
+    The seeds and the hyper-parameters are traced values of the program, so a sweep over
+    them compiles nothing more. Each device gets the same single-device program. The
+    bits of a run therefore do not depend on the number of devices. The parts that draw
+    the initial points and the order of the examples are compiled separately from the
+    steps. If another call has another rule, but the same workload and sampler, it uses
+    these compiled parts again.
 
     Args:
       workload: Workload to train.
@@ -133,11 +136,11 @@ def compile_sweep(
       The program.
     Raises:
       ValueError: num_epochs or width is not positive, chunk is not allowed, devices is
-        empty, hyperparameters contains "seed", or the workload lacks a part named in
-        evaluate_on. Also if the sampler is made for another number of examples than
+        empty, hyperparameters contains "seed", the workload lacks a part named in
+        evaluate_on, or the sampler is made for another number of examples than
         workload.train has. A workload without data needs a sampler for one example.
-      TypeError: make_rule is not a function, or it does not take the arguments in
-        hyperparameters. Or another argument has the wrong type, for example
+      TypeError: make_rule is not a function, make_rule does not take the arguments in
+        hyperparameters, or another argument has the wrong type, for example
         gradient_norms is neither True nor False.
     Example:
       >>> from research import descent, samplers, update_rules, workloads

@@ -77,20 +77,25 @@ def train(
 ) -> TrainResult:
     """Train one model, with progress reports, checkpoints and resumption.
 
-    With the same sampler and key, the batches are the same as in `run`. The loop over
-    steps is compiled once. A progress report or an interruption splits this loop into
-    shorter loops, and the bits of the result do not depend on the splits. The result
-    contains the `Info` of every step. The indices of the batches are computed for one
-    epoch at a time, and those of earlier epochs are not kept.
+    The result contains the trained params and the `Info` of every step, such as its
+    loss. With the same sampler and key, the batches are the same as in
+    `research.descent.run`. The loop over steps is compiled once. A progress report or
+    an interruption splits this loop into shorter loops, but the splits do not change
+    the bits of the result. The indices of the batches are computed for one epoch at a
+    time, and those of earlier epochs are not kept.
 
-    There are two ways to use several devices. With the argument `devices`, every device
-    holds all params, and rules that store data for each example, such as SAGA, are not
-    allowed. A `mesh` can split the params over its devices, can use the devices of
-    several processes, and works with every rule. In both cases, each of D devices takes
-    batch_size / D examples of each batch, and values and gradients are averaged over
-    the devices. The order of summation differs, so the bits may differ from the result
-    on one device. If `noisy` is True, each device folds the index of the device into
-    the key of the batch, so that the devices draw different noise.
+    There are two ways to use several devices:
+
+    - With the argument `devices`, every device holds all params. Rules that store data
+      for each example, such as SAGA, are not allowed.
+    - A `mesh` can split the params over its devices, and can use the devices of several
+      processes. It works with every rule.
+
+    In both cases, each of D devices takes batch_size / D examples of each batch, and
+    values and gradients are averaged over the devices. The order of summation differs,
+    so the bits may differ from the result on one device. If `noisy` is True, each
+    device folds its own index into the key of the batch, so that the devices draw
+    different noise.
 
     With a mesh over several processes, every process calls `train` with the same
     arguments. Process 0 reads and writes the checkpoint and reports progress. Ctrl-C in
@@ -124,9 +129,10 @@ def train(
       devices: Number of JAX devices that share each batch. On a CPU,
         `research.backend.configure(devices=...)` creates them.
       mesh: Devices of one or many processes that share each batch, from
-        `research.descent.mesh`. None means `devices` devices of this process. A
-        training that was saved with a mesh can be resumed on any mesh with the same
-        number of devices and the same settings. The number of processes may differ.
+        `research.descent.mesh`. None means that the argument `devices` says how many
+        devices of this process are used. A training that was saved with a mesh can be
+        resumed on any mesh with the same number of devices and the same settings. The
+        number of processes may differ.
     Returns:
       The TrainResult. A training that diverges is not an error. Its first step whose
       loss or update is not finite is recorded as `first_bad_step`.
@@ -137,9 +143,10 @@ def train(
           not a multiple of the number of devices;
         - devices is above 1, and either the sampler takes the whole dataset as one
           batch, or the rule stores data for each example, as SAGA does;
-        - x and y of the dataset differ in length or are empty, NaN in them makes the
-          objective NaN, the sampler is made for another number of examples, or it draws
-          an index outside the dataset;
+        - x and y of the dataset differ in length or are empty, or NaN in them makes the
+          objective NaN;
+        - the sampler is made for another number of examples, or it draws an index
+          outside the dataset;
         - a record of the dataset has changed;
         - the dataset is Records, but a mesh is given, the sampler takes the whole
           dataset as one batch, or the rule needs other examples than those of the

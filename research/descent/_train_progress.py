@@ -22,11 +22,11 @@ class TrainResult(NamedTuple):
     Attributes:
       params: The parameters after the last step. If the rule keeps an average of the
         parameters, `params` is this average.
-      steps: The `Info` of every step. Each leaf has the shape (num_epochs,
-        num_batches).
-      evaluations: Results of the argument `evaluate` of `train` at the start and after
-        each epoch: a dict from names to arrays of shape (num_epochs + 1,). The dict is
-        empty if `evaluate` is not given.
+      steps: The `Info` (loss, learning rate and norms) of every step. Each leaf has the
+        shape (num_epochs, num_batches).
+      evaluations: Results of the function that `train` got as `evaluate`, at the start
+        and after each epoch: a dict from names to arrays of shape (num_epochs + 1,).
+        The dict is empty if `evaluate` is not given.
       first_bad_step: Number of the first step whose loss or update is not finite. The
         steps are counted from 0 over all epochs. -1 means that there is no such step.
       seconds: Time that the steps took, without compilation and evaluation. If the

@@ -62,17 +62,18 @@ def write_leaderboard(
     sorted. The page needs no other file and no network.
 
     Args:
-      paths: Run folders, .zip files that `research.runs.archive.pack` wrote, and
-        folders that contain run folders or .zip files.
+      paths: Paths of the studies: run folders, .zip files that
+        `research.runs.archive.pack` wrote, and folders that contain run folders or .zip
+        files.
       output: Path of the page, which must end in .html.
       skip_bad: If True, a study that cannot be read is left out and listed on the page.
         If False, such a study raises an error.
     Returns:
       The rankings on the page.
     Raises:
-      ValueError: A study cannot be read or has a newer format, and `skip_bad` is False.
-        The error is also raised if no study can be read, or if `output` is not an .html
-        file, is one of the inputs, or lies in a run folder.
+      ValueError: `skip_bad` is False, and a study cannot be read or has a newer format.
+        Or no study can be read. Or `output` is not an .html file, is one of the inputs,
+        or lies in a run folder.
       OSError: The page cannot be written.
       TypeError: An argument has the wrong type.
     """
@@ -108,12 +109,15 @@ def write_leaderboard(
 def tables(rankings: Rankings) -> list[Table]:
     """Make the tables of a leaderboard: measurements, protocols and studies.
 
-    First come two tables of measurements, one for workloads and one for networks. Then
-    come two tables of protocols, again one for workloads and one for networks. A
-    protocol consists of the settings that must be equal if two costs are to be
-    compared. A table of measurements or protocols without rows is omitted. The next
-    table lists the studies. If studies were left out, a last table lists their files
-    and the reasons.
+    A protocol consists of the settings that must be equal if two costs are to be
+    compared. The tables come in this order:
+
+    - two tables of measurements, one for workloads and one for networks;
+    - two tables of protocols, one for workloads and one for networks;
+    - a table of the studies;
+    - if studies were left out, a table of their files and the reasons.
+
+    A table of measurements or protocols without rows is omitted.
 
     Args:
       rankings: Rankings of the studies, from `write_leaderboard`.

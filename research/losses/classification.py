@@ -30,14 +30,16 @@ def logistic(
 ) -> Float[Array, ""]:
     """Compute the binary cross-entropy of a label y and a logit z.
 
-    The loss is log(1 + exp(z)) - y z, and the predicted probability of the label 1 is
-    σ(z) = 1 / (1 + exp(-z)). The loss is computed as log(1 + exp(-|z|)) +
-    z ([z > 0] - y), without overflow or cancellation. Here [z > 0] is 1 if z > 0, and 0
-    otherwise. If a prediction is correct and close to certain, the loss, its
-    derivative σ(z) - y and its second derivative σ(z) σ(-z) are close to 0. With this
-    formula, all three keep their relative precision. Labels are 0 or 1, not -1 or +1.
+    The loss is log(1 + exp(z)) - y z. The predicted probability of the label 1 is σ(z)
+    = 1 / (1 + exp(-z)). Labels are 0 or 1, not -1 or +1.
     optax.sigmoid_binary_cross_entropy is the same function, but it broadcasts its
     arguments.
+
+    The loss is computed as log(1 + exp(-|z|)) + z ([z > 0] - y), without overflow or
+    cancellation. Here [z > 0] is 1 if z > 0, and 0 otherwise. If a prediction is
+    correct and close to certain, the loss, its derivative σ(z) - y and its second
+    derivative σ(z) σ(-z) are close to 0. With this formula, all three keep their
+    relative precision.
 
     Args:
       logit: Logit z, floating, shape ().
@@ -82,7 +84,7 @@ def hinge(
 
     Here s is the score and y the label. At the kink, where (2y - 1) s = 1, the gradient
     is 0, as in Pegasos. Labels are 0 or 1, as in `logistic`. optax.hinge_loss expects
-    the labels -1 and +1, and its gradient at the kink is half of its gradient where the
+    the labels -1 and +1. Its gradient at the kink is half of its gradient where the
     loss is positive.
 
     Args:
@@ -124,13 +126,15 @@ def focal(
 ) -> Float[Array, ""]:
     """Compute the focal loss -(1 - q)^γ log q, where q is the label's probability.
 
-    For a logit z, q is σ(z) if the label is 1, and σ(-z) if the label is 0, where σ(z)
-    = 1 / (1 + exp(-z)). The factor (1 - q)^γ reduces the loss of examples whose label
+    Let σ(z) = 1 / (1 + exp(-z)). For a logit z, q is σ(z) if the label is 1, and σ(-z)
+    if the label is 0. The factor (1 - q)^γ reduces the loss of examples whose label
     already has a high probability. With γ = 0, the loss is `logistic`. (1 - q)^γ and
     log q are both computed from log σ, so the loss keeps its relative precision if q is
-    close to 1. optax.sigmoid_focal_loss without its argument alpha is the same function
-    for labels 0 and 1. To get the effect of alpha, pass weights = alpha for the label
-    1, and weights = 1 - alpha for the label 0.
+    close to 1.
+
+    optax.sigmoid_focal_loss without its argument alpha is the same function for labels
+    0 and 1. To get the effect of alpha, pass weights = alpha for the label 1, and
+    weights = 1 - alpha for the label 0.
 
     Args:
       logit: Logit z, floating, shape ().

@@ -26,11 +26,15 @@ def sequence_cross_entropy(
 ) -> Float[Array, ""]:
     """Compute the mean cross-entropy over the positions of one sequence, in nats.
 
-    Let z_(t,k) be the logit of class k at position t, and y_t the label of position t.
-    The loss is (1/m) Σ_t (log Σ_k exp(z_(t,k)) - z_(t,y_t)). The sum over t runs over
-    the m positions that are not ignored. A position is ignored if its label is negative
-    (such as IGNORED = -1), or if `where` is False for this position. The term of
-    position t equals optax.softmax_cross_entropy_with_integer_labels at this position.
+    A position is ignored if its label is negative (such as IGNORED = -1), or if `where`
+    is False for this position. The loss is
+
+      (1/m) Σ_t (log Σ_k exp(z_(t,k)) - z_(t,y_t)).
+
+    Here z_(t,k) is the logit of class k at position t, y_t is the label of position t,
+    and t runs over the m positions that are not ignored. The term of position t equals
+    optax.softmax_cross_entropy_with_integer_labels at this position.
+
     PyTorch's cross_entropy(ignore_index=-1) takes one average over all positions of the
     whole batch that are not ignored. If some sequences have more ignored positions than
     others, this average may differ from the mean of the losses of the sequences.

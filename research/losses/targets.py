@@ -100,8 +100,8 @@ def check_classes(shape: tuple[int, ...], y: Any) -> None:
         have the shape of the logits without the last axis. The values of traced labels
         are not checked.
     Raises:
-      ValueError: The shapes do not match, for example because the labels are one-hot,
-        or a label is out of range.
+      ValueError: A label is out of range, or the shapes do not match, for example
+        because the labels are one-hot.
       TypeError: y does not hold numbers, or shape is not a sequence of integers.
     Example:
       >>> check_classes((4, 3), jnp.array([0, 2, 1, 1]))  # No error.

@@ -36,13 +36,17 @@ def attention(
 ) -> Float[Array, "*batch T width"]:
     """Apply multi-head self-attention.
 
-    The result is concat_h(softmax(Q_h K_hᵀ / sqrt(d) + M) V_h) W_output + b_output.
-    Here h = 0, ..., num_heads - 1 is the index of a head, and d = width / num_heads is
-    the width of a head. The queries Q, keys K and values V are the three parts of one
-    product x W + b. By default, Q_h, K_h and V_h are the columns from h d to
-    (h + 1) d - 1 of Q, K and V. The params contain W, b, W_output and b_output. M is 0
-    where the mask is True and -∞ where the mask is False. In half precision, the
-    softmax is computed in float32.
+    The result is concat_h(softmax(Q_h K_hᵀ / sqrt(d) + M) V_h) W_output + b_output. The
+    symbols are:
+
+    - h = 0, ..., num_heads - 1: index of a head;
+    - d = width / num_heads: width of a head;
+    - W, b, W_output and b_output: weights and biases in the params;
+    - Q, K and V: queries, keys and values, the three parts of one product x W + b;
+    - Q_h, K_h and V_h: by default, the columns from h d to (h + 1) d - 1 of Q, K and V;
+    - M: 0 where the mask is True, and -∞ where the mask is False.
+
+    In half precision, the softmax is computed in float32.
 
     If num_key_value_heads is smaller than num_heads (grouped-query attention), Q has
     num_heads heads, and K and V have num_key_value_heads heads of d columns. Each head
@@ -56,9 +60,9 @@ def attention(
       params: {"query_key_value": {"weights": (width, 3 width), "bias": (3 width,)},
         "output": {"weights": (width, width), "bias": (width,)}}. "query_key_value" has
         W and b, and "output" has W_output and b_output. A missing bias means 0. With
-        grouped queries, query_key_value has (num_heads + 2 num_key_value_heads) d
-        outputs. "query_normalisation" and "key_normalisation" are {"scale": (d,)}, if
-        they are present.
+        grouped queries, replace 3 width by (num_heads + 2 num_key_value_heads) d.
+        "query_normalisation" and "key_normalisation" are {"scale": (d,)}, if they are
+        present.
       x: Inputs at T positions, shape (..., T, width).
       mask: Booleans of shape (T, T), (..., 1, T) or (..., T, T), where "..." stands for
         the leading axes of x. Entry (i, j) is True if query i may attend to key j. None
@@ -121,7 +125,8 @@ def attention_weights(
     Args, Raises:
       As in `attention`.
     Returns:
-      The weights, shape (..., num_heads, T, T). The last two axes are queries and keys.
+      The weights, shape (..., num_heads, T, T). Entry (..., h, i, j) is the weight of
+      key j for query i in head h.
     Example:
       >>> params = {"query_key_value": {"weights": jnp.zeros((2, 6))}}
       >>> print(
@@ -141,7 +146,8 @@ def attention_weights(
 def causal_mask(length: int) -> Bool[Array, "length length"]:
     """Return the mask that lets each position attend to itself and earlier positions.
 
-    Entry (i, j) is True if j <= i, for `length` positions.
+    The mask has shape (length, length). Entry (i, j) is True if j <= i, so query i may
+    attend to key j.
 
     Example:
       >>> print(causal_mask(3).astype(int))
@@ -157,9 +163,10 @@ def causal_mask(length: int) -> Bool[Array, "length length"]:
 def rotary_angles(
     context: int, size: int, *, base: float = 10000.0, dtype: DTypeLike | None = None
 ) -> Float[Array, "context size/2"]:
-    """Compute the table of angles t / base^(2i / size) for rotary positions.
+    """Compute the table of angles t / base^(2i / size) for rotary position embedding.
 
-    Row t = 0, ..., context - 1 belongs to position t. Column i = 0, ..., size / 2 - 1
+    `rotate` turns pairs of entries of queries and keys by these angles. Row t = 0, ...,
+    context - 1 of the table belongs to position t. Column i = 0, ..., size / 2 - 1
     belongs to the pair of entries 2i and 2i + 1 of a query or a key.
 
     Args:
@@ -200,9 +207,9 @@ def rotary_angles(
 def rotate(
     x: Float[ArrayLike, "*batch T d"], angles: Float[ArrayLike, "context d/2"]
 ) -> Float[Array, "*batch T d"]:
-    """Rotate each pair of entries by the angle of its position.
+    """Rotate each pair of entries of queries or keys by the angle of its position.
 
-    With a = angles[t, i] at position t, the pair (x[t, 2i], x[t, 2i + 1]) = (u, v)
+    Let a = angles[t, i]. At position t, the pair (x[t, 2i], x[t, 2i + 1]) = (u, v)
     becomes (u cos a - v sin a, u sin a + v cos a). The scalar product of a rotated
     query at position s and a rotated key at position t depends on the positions only
     through s - t.

@@ -50,9 +50,10 @@ class Recurrence(NamedTuple):
       start: Function leading -> carry before the first step. All arrays of this carry
         are zero. `leading` is the shape of the leading axes of the inputs x: (n,) for n
         sequences, or () for one sequence without a leading axis.
-      advance: Function (params, x, carry, key=None) -> (outputs, carry). x is as in
-        `recurrent`, and the outputs have shape (..., T, num_outputs). The returned
-        carry is the carry at the end of each sequence. The key is for dropout.
+      advance: Function (params, x, carry, key=None) -> (outputs, carry). x has the form
+        that the model of `recurrent` accepts. The outputs have shape (..., T,
+        num_outputs), where T is the number of steps in x. The returned carry is the
+        carry at the end of each sequence. The key is for dropout.
     """
 
     init: Callable[[Key], Params]
@@ -76,12 +77,13 @@ def recurrent(
 ) -> Model:
     """Build a recurrent network with a linear output layer.
 
-    The state after step t = 1, ..., T is h_t = cell(x_t, h_(t-1)). By default, h_0 is
-    0 (see `initial_state`). An LSTM has a second state c_t. The inputs of layer l + 1
-    are the states h_t of layer l. Sequences of different lengths are padded to one
-    length T and passed as `research.types.Sequences`. The values after the end of each
-    sequence are set to zero before any computation, so these values have no effect on a
-    result.
+    A sequence has the inputs x_1, ..., x_T. The state after step t = 1, ..., T is h_t =
+    cell(x_t, h_(t-1)). By default, h_0 is 0 (see `initial_state`). An LSTM has a second
+    state c_t. The inputs of layer l + 1 are the states h_t of layer l.
+
+    Sequences of different lengths are padded to one length T and passed as
+    `research.types.Sequences`. The values after the end of each sequence are set to
+    zero before any computation, so these values have no effect on a result.
 
     The argument `window` truncates backpropagation and does not change the predictions.
     Time is divided into windows of `window` steps, counted from the start. Inside a
@@ -96,9 +98,11 @@ def recurrent(
       num_outputs: Number K of outputs.
       cell: Name of the recurrent cell: "vanilla", "gru" or "lstm".
       num_layers: Number of layers.
-      outputs: "last" for one prediction from the state of the last layer at the end of
-        each sequence, "mean" for one prediction from the mean of the states h_t of the
-        last layer, "every" for a prediction after each step.
+      outputs: Which states h_t of the last layer give the predictions:
+
+        - "last": one prediction, from the state at the end of each sequence;
+        - "mean": one prediction, from the mean of the states;
+        - "every": a prediction after each step.
       embedding: Width of the learned vector for each symbol. The vectors are initially
         standard normal. None means that x is floating and is not embedded.
       dropout: Dropout rate between layers and before the output layer. Dropout is
@@ -113,16 +117,17 @@ def recurrent(
         `recurrence`.
       dtype: Dtype of the parameters. None means JAX's default.
     Returns:
-      A model with params {"layer_1": ..., "output": {"weights": (H, K), "bias": (K,)}}.
-      With an embedding, the params also contain {"embedding": {"weights": (num_inputs,
-      embedding)}}. With a learned initial state, they contain {"initial_state":
-      {"layer_1": {"state_1": (H,), ...}}}, where state_1 is h and an LSTM's state_2 is
-      c. `recurrent_layer.draw_layer` describes the params of a layer. The model's apply
-      accepts floats of shape (..., T, d). With an embedding, apply accepts integer
-      symbols of shape (..., T) instead. Padded sequences of different lengths are
-      passed as `Sequences`, whose values are such floats or symbols. The result of
-      apply has shape (..., K) for "last" and "mean", and (..., T, K) for "every". With
-      "every", the outputs after the end of a sequence are zero.
+      A `Model`. Its apply accepts floats of shape (..., T, d). With an embedding, apply
+      accepts integer symbols of shape (..., T) instead. Padded sequences of different
+      lengths are passed as `Sequences`, whose values are such floats or symbols. The
+      result of apply has shape (..., K) for "last" and "mean", and (..., T, K) for
+      "every". With "every", the outputs after the end of a sequence are zero.
+
+      The params are {"layer_1": ..., "output": {"weights": (H, K), "bias": (K,)}}.
+      `recurrent_layer.draw_layer` describes the params of a layer. With an embedding,
+      the params also contain {"embedding": {"weights": (num_inputs, embedding)}}. With
+      a learned initial state, they also contain {"initial_state": {"layer_1":
+      {"state_1": (H,), ...}}}, where state_1 is h and an LSTM's state_2 is c.
     Raises:
       ValueError: A count is not a positive integer, a name is unknown, dropout lies
         outside [0, 1), or initial_state does not have the layers, arrays and shapes of

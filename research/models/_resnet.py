@@ -158,11 +158,16 @@ def standardise_weights(
     """Give the weights of each output channel mean 0 and variance gain² / N.
 
     Let W be the N weights of an output channel, m their mean, and v their variance,
-    mean((W - m)²). The result is gain (W - m) / √(N (v + ε)), where ε is `epsilon`. As
-    long as v is much larger than ε, the variance of the result is gain² / N up to a
-    small error, and the result hardly changes if W is multiplied by a positive
-    constant. A layer with these weights then maps independent inputs of variance 1 to
-    outputs of variance gain². The result does not change if a constant is added to W.
+    mean((W - m)²). The result is gain (W - m) / √(N (v + ε)), where ε is `epsilon`. The
+    result has these properties:
+
+    - Adding a constant to W does not change the result.
+    - If v is much larger than ε, multiplying W by a positive constant hardly changes
+      the result.
+    - If v is much larger than ε, the variance of the result is gain² / N up to a small
+      error. A layer with these weights then maps independent inputs of variance 1 to
+      outputs of variance gain².
+
     For weights in half precision, the result is computed in float32 and then rounded.
 
     Args:

@@ -69,13 +69,15 @@ def mlp_value_and_gradient(
 ) -> tuple[Float[Array, ""], Params]:
     """Compute the mean loss of an `mlp` on a batch, and the gradient by the chain rule.
 
-    No automatic differentiation is used.
+    An `mlp` is a multilayer perceptron. No automatic differentiation is used.
 
-    The layers k = 1, ..., K have the weights W_k and the biases b_k. The forward pass
-    computes h_0 = x and z_k = h_(k-1) W_k + b_k for all layers, and h_k = φ(z_k) for
-    all layers but the last. The prediction is z_K, without an activation. Let f be the
-    mean loss and δ_k = ∂f/∂z_k, whose row i belongs to example i. The backward pass
-    starts from δ_K. For k = K, ..., 1 it computes
+    The layers k = 1, ..., K have the weights W_k and the biases b_k. The activation is
+    φ. The forward pass computes h_0 = x and z_k = h_(k-1) W_k + b_k for all layers, and
+    h_k = φ(z_k) for all layers but the last. The prediction is z_K, without an
+    activation.
+
+    Let f be the mean loss and δ_k = ∂f/∂z_k. Row i of δ_k, written δ_k[i], belongs to
+    example i. The backward pass starts from δ_K. For k = K, ..., 1 it computes
 
       ∂f/∂W_k = h_(k-1)ᵀ δ_k,    ∂f/∂b_k = Σ_i δ_k[i],
       δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1))  if k > 1.
@@ -228,19 +230,23 @@ def mlp_rounding_bound(
     such as `mlp_value_and_gradient` and `jax.grad`.
 
     The backward pass of `mlp_value_and_gradient` starts from δ_K, the derivative of the
-    mean loss with respect to the prediction, where K is the number of layers. The other
+    mean loss with respect to the prediction. Here K is the number of layers. The other
     numbers in the backward pass are the weights, the inputs of each layer, and the
     derivatives of the activation. Each entry of the gradient is computed by a chain of
     sums. The last sum runs over the n examples. Each earlier sum runs over the outputs
     of a layer.
 
-    The bound on an entry is m ε A. Here ε is the machine epsilon, and m is n plus the
-    widths of the inputs, of all hidden layers and of the outputs. A is the result of
-    the same chain of sums with |δ_K| + 1/n in place of δ_K, and with the absolute
-    values of all other numbers. The term 1/n stands for the rounding error of δ_K
-    itself, which arises when a target is subtracted and the difference is divided by n.
-    This term assumes targets of size about 1 or less. The bound holds approximately.
-    Rounding errors of the forward pass are not included.
+    The bound on an entry of the gradient is m ε A:
+
+    - m is n plus the widths of the inputs, of all hidden layers and of the outputs.
+    - ε is the machine epsilon.
+    - A is the result of the same chain of sums for other numbers: |δ_K| + 1/n in place
+      of δ_K, and the absolute values of all other numbers.
+
+    The term 1/n stands for the rounding error of δ_K itself. This error arises when a
+    target is subtracted and the difference is divided by n. The term assumes targets of
+    size about 1 or less. The bound holds approximately. Rounding errors of the forward
+    pass are not included.
 
     Args:
       params, x, y, activation, loss: As in `mlp_value_and_gradient`.

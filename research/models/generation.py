@@ -37,17 +37,19 @@ def generate(
 
     The probability of a token is the softmax of logits / temperature over the top_k
     largest logits. The model reads only the last `context` tokens, so the beginning of
-    a longer prompt has no effect. JAX does not compile the sampling again for a prompt
-    of another length T, other values of params or another temperature. The token with
-    the index i = 0, 1, ... is drawn with the key fold_in(key, i), so a larger
-    num_tokens gives the same first tokens.
+    a longer prompt has no effect.
+
+    The token with the index i = 0, 1, ... is drawn with the key fold_in(key, i). So a
+    larger num_tokens gives the same first tokens. JAX does not compile the sampling
+    again if only the length T of the prompt, the values of params or the temperature
+    change.
 
     Args:
-      model: Model that maps integers (..., T) to logits (..., T, V). The logits at a
-        position may depend only on tokens up to this position. Examples are
-        `transformer_decoder`, and `recurrent` with outputs="every". A recurrent model
-        keeps no state between tokens: for each new token, it reads the last `context`
-        tokens again, from its initial state.
+      model: Model that maps integers (..., T) to logits (..., T, V), where V is the
+        number of different tokens. The logits at a position may depend only on tokens
+        up to this position. Examples are `transformer_decoder`, and `recurrent` with
+        outputs="every". A recurrent model keeps no state between tokens: for each new
+        token, it reads the last `context` tokens again, from its initial state.
       params: Params of the model.
       key: Key for all draws.
       prompt: Integers in 0..V - 1, shape (..., T), T >= 1. Texts along the leading axes

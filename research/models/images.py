@@ -157,8 +157,8 @@ def augmented(model: Model, augment: Augmentation) -> Model:
 
     An augmentation changes images at random, for example by a shift. Apply this wrapper
     to the result of `on_images`. Then the images are augmented before they are
-    standardised, and the zeros with which `random_shift` fills the border are black.
-    For example: `augmented(on_images(cnn(...), mean, sd, dtype=...), random_shift(2))`.
+    standardised, so the zeros that `random_shift` puts at the border are black. For
+    example: `augmented(on_images(cnn(...), mean, sd, dtype=...), random_shift(2))`.
 
     The model in the example below returns the first pixel of each image. With the key,
     two of the four images are mirrored.
@@ -202,12 +202,13 @@ def mirror_averaged(model: Model) -> Model:
     """Wrap a model so that apply averages over mirror images if there is no key.
 
     Without a key, the result of apply is the mean of model.apply(params, x) and
-    model.apply(params, x'), where x' are the images with left and right swapped. With a
-    key, in training, the result is model.apply(params, x, key). If the outputs are
-    logits, the probabilities are the geometric means of the two, divided by their sum.
+    model.apply(params, x'), where x' are the images with left and right swapped. If the
+    outputs are logits, the probability of a class is then the geometric mean of its
+    probabilities for x and x', divided by the sum of these means over the classes. With
+    a key, in training, the result is model.apply(params, x, key).
 
-    Use it together with `augmented(..., random_flip)`. A model that was trained without
-    mirror images may have a lower accuracy with it.
+    Use this wrapper together with `augmented(..., random_flip)`. A model that was
+    trained without mirror images may have a lower accuracy with this wrapper.
 
     Args:
       model: Any model of images (..., H, W, C).

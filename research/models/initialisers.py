@@ -235,10 +235,13 @@ INITIALISERS: dict[str, Initialiser] = {
 def find_initialiser(name: str) -> Initialiser:
     """Return the initialiser that has this name in `INITIALISERS`.
 
+    An initialiser is a function that draws the initial weights of a layer.
+
     Args:
-      name: A key of `INITIALISERS`.
+      name: A key of `INITIALISERS`, such as "he_normal".
     Returns:
-      The function (key, shape, dtype, fan_in=None, fan_out=None) -> weights.
+      The function (key, shape, dtype, fan_in=None, fan_out=None) -> weights. The
+      docstring of `lecun_normal` explains these arguments.
     Raises:
       ValueError: The name is unknown.
     Example:

@@ -48,11 +48,11 @@ def from_linen(
     the layers of this package.)
 
     Each random number stream of the module gets its own key, derived from the key of
-    apply. The module's `__call__` may have an argument named deterministic, train,
-    training or is_training. If a key is passed to apply, apply sets deterministic to
-    False, and any of the three other arguments to True. Without a key, apply sets the
-    opposite values. An argument that is given in `**arguments` keeps the given value.
-    If `noise` is given, apply sets none of these four arguments by itself.
+    apply. The module's `__call__` may have arguments that switch noise: deterministic,
+    train, training or is_training. With a key, apply sets deterministic to False, and
+    each of the other three to True. Without a key, apply sets the opposite values. An
+    argument that is given in `**arguments` keeps the given value. If `noise` is given,
+    apply sets none of these four arguments by itself.
 
     To compute in float64, pass dtype=float64 to this function. If the module has
     recurrent cells, also build these cells with param_dtype=float64. Their default is

@@ -82,22 +82,26 @@ def ngram(
 ) -> NGram:
     """Fit an n-gram model with interpolated smoothing to a text.
 
-    The model computes the probability p(w | h) of a token w after the context h of
-    order - 1 tokens. Let c(h w) be the number of times that w follows h in the text,
-    and c(h) = Σ_w c(h w). Let N(h) be the number of different tokens after h, and h'
-    the context h without its first token.
+    An n-gram is a sequence of n tokens in the text, where n is `order`. The model
+    computes the probability p(w | h) of a token w after the context h, which is the
+    order - 1 tokens before w. Smoothing mixes the frequency of w after h with the
+    probability p(w | h'), where h' is the context h without its first token. Let c(h w)
+    be the number of times that w follows h in the text, and c(h) = Σ_w c(h w). Let N(h)
+    be the number of different tokens after h. There are two kinds of smoothing.
 
     "witten_bell": p(w | h) = (c(h w) + N(h) p(w | h')) / (c(h) + N(h)).
 
     "kneser_ney" (modified Kneser-Ney): p(w | h) = (c(h w) - D(c(h w)) + Σ_v D(c(h v))
-    p(w | h')) / c(h). Here Σ_v is the sum over all tokens v. For a context h of fewer
-    than order - 1 tokens, such as h', the formula is the same, but c(h w) is the number
-    of different tokens that occur before h w in the text, and again c(h) = Σ_w c(h w).
-    For each length of the context, let n_i be the number of pairs (h, w) with c(h w) =
-    i, and Y = n_1 / (n_1 + 2 n_2). The discounts are D(0) = 0, D(i) = i - (i + 1) Y
-    n_{i+1} / n_i for i = 1, 2 and 3, and D(i) = D(3) for larger i. If one of D(1), D(2)
-    and D(3) is undefined or not positive, as in a short text, all three are replaced:
-    by 0.5, 1 and 1.5, as in KenLM.
+    p(w | h')) / c(h). Here D(i) is the discount of a count i, defined below, and Σ_v is
+    the sum over all tokens v. For a context h of fewer than order - 1 tokens, such as
+    h', the formula is the same, but with other counts. Then c(h w) is the number of
+    different tokens that occur before h w in the text, and again c(h) = Σ_w c(h w).
+
+    The discounts depend on the length of the context. For each length, let n_i be the
+    number of pairs (h, w) with c(h w) = i, and Y = n_1 / (n_1 + 2 n_2). The discounts
+    are D(0) = 0, D(i) = i - (i + 1) Y n_{i+1} / n_i for i = 1, 2 and 3, and D(i) = D(3)
+    for larger i. If one of D(1), D(2) and D(3) is undefined or not positive, as in a
+    short text, all three are replaced: by 0.5, 1 and 1.5, as in KenLM.
 
     In both methods, p(w | h) = p(w | h') if c(h) = 0. If h is empty, p(w | h') stands
     for 1 / vocabulary_size. So no probability is 0.
@@ -164,7 +168,8 @@ def best_ngram(
       max_order: Largest order to try.
     Returns:
       The model with the smallest mean loss on held_out, and the mean loss of each
-      order, shape (max_order,). The loss of a token is -log p, in nats.
+      order, shape (max_order,). The loss of a token is -log p in nats, where p is the
+      probability that the model gives to this token.
     Raises:
       TypeError, ValueError: As in `ngram`, or held_out is empty.
     Example:
@@ -191,9 +196,11 @@ def ngram_losses(
     """Compute the loss -log p(token | the tokens before it) of each token of a text.
 
     A model of order k uses the k - 1 tokens before a token, or fewer at the beginning
-    of the text. The model in the example has order 2. By the formula "witten_bell" in
-    `ngram`, the example prints p(1) = (2 + 2/2) / 8 and p(0 | 1) = (2 + 1 · p(0)) / 3
-    with p(0) = (4 + 2/2) / 8.
+    of the text.
+
+    The example prints the probabilities exp(-loss) of two tokens. Its model has order
+    2. By the formula "witten_bell" in `ngram`, the first is p(1) = (2 + 2/2) / 8. The
+    second is p(0 | 1) = (2 + 1 · p(0)) / 3 with p(0) = (4 + 2/2) / 8.
 
     Args:
       model: Model from `ngram` with V symbols.
@@ -228,12 +235,14 @@ def ngram_probabilities(
 ) -> Float[np.ndarray, "V"]:
     """Compute the probability of each token to be the next token after a context.
 
-    The formula is in the docstring of `ngram`. The example below has a text of 3 tokens
-    and V = 2 symbols. Its model has order 1, so the context has no effect. The tokens 0
-    and 1 have the counts 2 and 1. D(c) is the discount of a token with the count c. For
-    a text as short as this, `ngram` uses fixed discounts: D(1) = 0.5 and D(2) = 1. So
-    the probabilities are (2 - D(2) + d / V) / 3 and (1 - D(1) + d / V) / 3, where d =
-    D(1) + D(2) is the sum of the discounts.
+    The formula is in the docstring of `ngram`.
+
+    The example below has a text of 3 tokens and V = 2 symbols. Its model has order 1,
+    so the context has no effect. The tokens 0 and 1 have the counts 2 and 1. D(c) is
+    the discount of a token with the count c. For a text as short as this, `ngram` uses
+    fixed discounts: D(1) = 0.5 and D(2) = 1. So the probabilities are (2 - D(2) + d /
+    V) / 3 and (1 - D(1) + d / V) / 3, where d = D(1) + D(2) is the sum of the
+    discounts.
 
     Args:
       model: Model from `ngram` with V symbols.

@@ -23,10 +23,11 @@ def layer_normalisation(
 ) -> Float[Array, "*batch d"]:
     """Apply layer normalisation: compute scale (x - m) / √(v + ε) + bias.
 
-    Here m is the mean and v the variance (divided by d, not d - 1) over the last axis,
-    and ε is `epsilon`. Each vector along the last axis has its own m and v. If x has
-    half precision, (x - m) / √(v + ε) is computed in float32 and rounded to the dtype
-    of x, before scale and bias are applied.
+    Here m is the mean and v the variance over the last axis of x, and ε is `epsilon`.
+    Each vector along the last axis has its own m and v. For v, the sum of (x - m)² is
+    divided by the length d of the axis, not by d - 1. If x has half precision,
+    (x - m) / √(v + ε) is computed in float32 and rounded to the dtype of x, before
+    scale and bias are applied.
 
     Args:
       x: Floating array, shape (..., d).

@@ -23,10 +23,10 @@ def max_pool(
 ) -> Num[Array, "*batch height width C"]:
     """Apply max pooling: return the largest value of each window, in each channel.
 
-    If k entries of a window are the largest, each of them gets 1/k of the derivative,
-    as in `jnp.max`. This is the subgradient of least norm. PyTorch assigns the whole
-    derivative to the first of these entries. A NaN in a window makes the largest
-    value and all derivatives of the window NaN.
+    If k entries of a window are equal to its largest value, each of them gets 1/k of
+    the derivative, as in `jnp.max`. This is the subgradient of least norm. PyTorch
+    assigns the whole derivative to the first of these entries. A NaN in a window makes
+    the largest value and all derivatives of the window NaN.
 
     Args:
       x: Images, shape (..., H, W, C).
@@ -34,10 +34,10 @@ def max_pool(
       stride: Step between windows along height and width, or one number for both. None
         means the window size, so that windows are adjacent.
     Returns:
-      The pooled images, shape (..., height, width, C). With the window and the stride
-      along the height, height = floor((H - window) / stride) + 1. The same formula
-      holds for the width. Rows and columns at the end that do not fill a window are
-      dropped.
+      The pooled images, shape (..., height, width, C). Here
+      height = floor((H - window) / stride) + 1, with the window and the stride along
+      the height. The same formula holds for the width. Rows and columns at the end that
+      do not fill a window are dropped.
     Raises:
       ValueError: x has fewer than three axes, the window is larger than the image, or a
         number is not a positive integer.

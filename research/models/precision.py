@@ -21,10 +21,11 @@ def mixed_precision(model: Model, compute_dtype: DTypeLike = "bfloat16") -> Mode
     updated params are therefore in float32.
 
     Params in bfloat16 would be too coarse for training, because they have 8 significant
-    bits. An update below 0.2 % of a parameter would be lost. A step of a moving average
-    with the decay b adds the fraction 1 - b of the difference between the new value and
-    the average. For b above 0.996, this fraction is below 0.4 %. In bfloat16, most
-    steps would then be lost, and the average would hardly change.
+    bits. An update below 0.2 % of a parameter would be lost. Moving averages in the
+    state of an update rule would be too coarse, too. In each step, a moving average
+    with the decay b moves by the fraction 1 - b of its difference from the new value.
+    For b above 0.996, this fraction is below 0.4 %. In bfloat16, most of these changes
+    would be lost, and the average would hardly change.
 
     Normalisations and the softmax of `attention` are computed in float32. The
     prediction differs from a prediction in float32 by the rounding errors of all

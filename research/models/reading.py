@@ -22,17 +22,19 @@ def next_token_losses(
 ) -> Callable[..., Float[Array, "n context"]]:
     """Build a function that computes the loss of each next token in windows of a text.
 
-    Let w_0, w_1, ... be the tokens of the text, s the index at which a window starts,
-    and p the probability that the model gives to a token. The loss at position i = 0,
-    ..., context - 1 of this window is -log p(w_{s+i+1} | w_s, ..., w_{s+i}), in nats.
-    The returned function gets only the starts s and takes the tokens from the text, so
-    the dataset of all windows is not stored.
+    A window is a part of the text: context + 1 successive tokens. Let w_0, w_1, ... be
+    the tokens of the text, s the index at which a window starts, and p the probability
+    that the model gives to a token. The loss at position i = 0, ..., context - 1 of
+    this window is -log p(w_{s+i+1} | w_s, ..., w_{s+i}), in nats. The returned function
+    gets only the starts s and takes the tokens from the text, so the dataset of all
+    windows is not stored.
 
     Args:
-      model: Model that maps integers (..., T) to logits (..., T, V). The logits at a
-        position may depend only on tokens up to this position.
+      model: Model that maps tokens, integers of shape (..., T), to logits of shape
+        (..., T, V), where V is the number of possible tokens. The logits at a position
+        may depend only on tokens up to this position.
       tokens: Tokens of the text, integers in 0..V - 1, shape (N,).
-      context: Number T of tokens that the model reads. A window has T + 1 tokens,
+      context: Number T of tokens that the model reads. A window has one token more,
         because the last loss needs the token after the context.
     Returns:
       A function (params, starts, key=None) -> losses, shape (n, context). `starts` are
@@ -120,10 +122,10 @@ def reader(
 ) -> Callable[..., Float[np.ndarray, "n context"]]:
     """Build a function that computes `next_token_losses` in slices of windows.
 
-    A window consists of context + 1 consecutive tokens. The function accepts any number
-    of windows and computes the losses of slice_size windows at a time. All slices have
-    this size, so the computation of a slice is compiled only once. The computation
-    needs only the memory of slice_size windows.
+    A window consists of context + 1 consecutive tokens, and a slice of slice_size
+    windows. The function accepts any number of windows, and computes the losses of one
+    slice at a time. All slices have the same size, so the computation of a slice is
+    compiled only once. The computation needs only the memory of one slice.
 
     Args:
       model, tokens, context: As in `next_token_losses`.

@@ -38,18 +38,20 @@ def save(path: str | Path, params: Params, architecture: Mapping[str, Any]) -> N
 
     The file contains every array, unchanged to the last bit, under its name, such as
     "dense_1/weights". Every program that reads the safetensors format can read the
-    file. The metadata contain the architecture as JSON, and the digest: the SHA-256 of
-    the architecture and of the names, dtypes, shapes and bytes of the arrays. The data
-    are written to a temporary file, which is renamed to `path` when it is complete.
+    file. The metadata contain the architecture as JSON, and a digest, with which `load`
+    detects a damaged file. The digest is the SHA-256 of the architecture and of the
+    names, dtypes, shapes and bytes of the arrays. The data are written to a temporary
+    file, which is renamed to `path` when it is complete.
 
     Args:
       path: Path of the file. Its folder must exist.
       params: Pytree of arrays of floats, integers or truth values.
-      architecture: Everything that another program needs to build the same model: JSON
-        values by name, such as {"model": "mlp", "sizes": [4, 16, 3], "activation":
-        "relu"}. Include the values that are needed to convert data to inputs, such as
-        the mean and the standard deviation of the training data, and the names of the
-        classes. `load` raises an error if it is called with another architecture.
+      architecture: Everything that another program needs to build the same model, as a
+        mapping from names to JSON values, such as {"model": "mlp", "sizes": [4, 16, 3],
+        "activation": "relu"}. Include the values that are needed to convert data to
+        inputs, such as the mean and the standard deviation of the training data, and
+        the names of the classes. `load` raises an error if it is called with another
+        architecture.
     Raises:
       TypeError: A leaf of params is not an array or has a dtype that the format lacks
         (complex numbers, keys), or JSON cannot store a value of architecture.

@@ -83,22 +83,25 @@ def transformer_decoder(
 ) -> Model:
     """Build a Transformer language model: logits of the next token at each position.
 
-    The model computes x = E[tokens] + P, where E is the embedding and P are vectors of
-    the positions. Then it applies the blocks to x and, if order is "pre", a last
-    normalisation. A block consists of attention and a small network with one hidden
-    layer (`research.models.block`). The logits are x W_output, or x Eᵀ if tied. With
+    The model computes x = E[tokens] + P, where E is the matrix of the embedding and P
+    are vectors of the positions. Then it applies the blocks to x and, if order is
+    "pre", a last normalisation. A block consists of attention and a small network with
+    one hidden layer (`research.models.block`). The logits are x W_output, where
+    W_output are the weights of the output layer. If tied is True, they are x Eᵀ. With
     tied=True and activation="gelu_tanh", the architecture is that of GPT-2. With
     positions="rotary", normalisation="rms", gated=True, activation="silu" and
     bias=False, the architecture is that of Llama.
 
-    Weights are drawn from N(0, 0.02²), as in GPT-2, with two exceptions. First, the
-    last matrix of the attention and the last matrix of the network of each block are
-    drawn with the standard deviation 0.02 / sqrt(2 num_layers). The outputs of these
-    2 num_layers matrices are added to x. With this standard deviation, the initial size
-    of x after the last block hardly depends on num_layers. Second, with sinusoidal
-    positions, E is drawn from N(0, 1 / width), and x = sqrt(width) E[tokens] + P
-    (Vaswani et al., section 3.4). Both terms are then of order one. Tied logits have no
-    factor sqrt(width). Biases start at 0.
+    Biases start at 0. Weights are drawn from N(0, 0.02²), as in GPT-2, with two
+    exceptions:
+
+    - In each block, the last matrix of the attention and the last matrix of the network
+      are drawn with the standard deviation 0.02 / sqrt(2 num_layers). The outputs of
+      these 2 num_layers matrices are added to x. With this standard deviation, the
+      initial size of x after the last block hardly depends on num_layers.
+    - With sinusoidal positions, E is drawn from N(0, 1 / width), and
+      x = sqrt(width) E[tokens] + P (Vaswani et al., section 3.4). Both terms are then
+      of order one. Tied logits have no factor sqrt(width).
 
     Dropout acts on E[tokens] + P, and in each block on the outputs of the attention and
     of the network. Dropout does not act on the attention weights.
@@ -125,9 +128,9 @@ def transformer_decoder(
       tied: If True, the output layer uses the weights of the embedding.
       normalisation: "layer" for `research.models.layer_normalisation`, "rms" for
         `research.models.rms_normalisation`.
-      gated: If True, the network of a block has a gate: (φ(x W_gate) (x W_1)) W_2 with
-        the activation φ and an elementwise product (biases are left out here). With the
-        activation "silu" this is SwiGLU.
+      gated: If True, the network of a block has a gate. Without its biases, it computes
+        (φ(x W_gate) (x W_1)) W_2, where φ is the activation. φ(x W_gate) is multiplied
+        by x W_1 elementwise. With the activation "silu" this is SwiGLU.
       num_key_value_heads: Number of key heads and of value heads, a divisor of
         num_heads (grouped-query attention). None means num_heads. 1 means multi-query
         attention.
@@ -147,12 +150,19 @@ def transformer_decoder(
       `Sequences` are padded to one length T. The tokens in the padding have no effect
       on the logits before the padding. The logits of the padding have no meaning.
     Raises:
-      ValueError: A count is not a positive integer, the width is not divisible by
-        num_heads, num_heads is not divisible by num_key_value_heads, width / num_heads
-        is odd with rotary positions, dropout is not in [0, 1), logit_softcap or
-        rotary_base is not positive, or a name is unknown. The apply of the model raises
-        ValueError if T is not in 1..context, a length of `Sequences` is not in 1..T, or
-        a token is not in 0..V - 1. Under jit, lengths and tokens are not checked.
+      ValueError: One of these:
+
+        - a count is not a positive integer;
+        - the width is not divisible by num_heads, or num_heads is not divisible by
+          num_key_value_heads;
+        - positions is "rotary" and width / num_heads is odd;
+        - dropout is not in [0, 1);
+        - logit_softcap or rotary_base is not positive;
+        - a name is unknown.
+
+        The apply of the model raises ValueError if T is not in 1..context, a length of
+        `Sequences` is not in 1..T, or a token is not in 0..V - 1. Under jit, lengths
+        and tokens are not checked.
       TypeError: dtype is not floating. The apply of the model raises TypeError if the
         tokens are not integers.
     References:
@@ -240,12 +250,13 @@ def transformer_encoder(
     """Build a Transformer classifier of token sequences.
 
     The architecture is that of `transformer_decoder`. Arguments of the decoder that are
-    missing here have their default values. There are two differences. First, there is
-    no causal mask: each position attends to all positions of its sequence. Second, each
-    sequence has one vector of logits, mean_t(x_t) W_output + b_output. Here x_t is the
-    vector at position t after the last block (and, if order is "pre", after the last
-    normalisation), and the mean is taken over all positions of the sequence. W_output
-    and b_output are the weights and the bias of the output layer.
+    missing here have their default values. There are two differences:
+
+    - There is no causal mask. Each position attends to all positions of its sequence.
+    - Each sequence has one vector of logits, mean_t(x_t) W_output + b_output. Here x_t
+      is the vector at position t after the last block and, if order is "pre", after the
+      last normalisation. The mean is taken over all positions of the sequence. W_output
+      and b_output are the weights and the bias of the output layer.
 
     Args:
       vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order,

@@ -52,11 +52,12 @@ def block(
     The network is activation(x W_1 + b_1) W_2 + b_2 at each position. If the params
     contain "gate", the network is (activation(x W_gate + b_gate) (x W_1 + b_1)) W_2 +
     b_2. Here activation(x W_gate + b_gate) is multiplied by x W_1 + b_1 elementwise.
-    With the activation "silu" this is SwiGLU.
+    With the activation "silu", this gated network is SwiGLU.
 
     Args:
-      params: {"normalisation_1": {"scale": (width,), "bias": (width,)}, "attention": as
-        in `attention`, "normalisation_2": as "normalisation_1", "dense_1": {"weights":
+      params: Dict of dicts of arrays. With the shapes of the arrays, it is
+        {"normalisation_1": {"scale": (width,), "bias": (width,)}, "attention": as in
+        `attention`, "normalisation_2": as "normalisation_1", "dense_1": {"weights":
         (width, hidden), "bias": (hidden,)}, "dense_2": {"weights": (hidden, width),
         "bias": (width,)}}. "dense_1" contains W_1 and b_1, and "dense_2" contains W_2
         and b_2. An optional entry "gate" contains W_gate and b_gate, with the shapes of

@@ -45,12 +45,13 @@ def ridge(
     """Solve ridge regression.
 
     Minimise f(w, b) = 1/(2n) Σ_i (x_i w + b - y_i)² + penalty/2 |w|² over the weights w
-    and the intercept b, with the sum over the n rows x_i of x. The minimiser is the
-    least-squares solution of n + d equations: the n equations x_i w + b = y_i, and the
-    d equations √(n penalty) w = 0. The columns of x are centred first, and then the
-    columns of this linear system are scaled to norm 1. The system is solved by QR with
-    column pivoting, followed by two steps of iterative refinement. scikit-learn's Ridge
+    and the intercept b. The sum is over the n rows x_i of x. scikit-learn's Ridge
     solves the same problem if alpha = n penalty.
+
+    The minimiser is the least-squares solution of n + d equations: the n equations x_i
+    w + b = y_i, and the d equations √(n penalty) w = 0. The columns of x are centred
+    first, and then the columns of this linear system are scaled to norm 1. The system
+    is solved by QR with column pivoting, followed by two steps of iterative refinement.
 
     Args:
       x: Inputs, shape (n, d), floating.
@@ -106,7 +107,7 @@ def curvature(
     The objective is the mean loss of the n examples plus penalty/2 |w|², for the
     weights w without the intercept. Its Hessian is 1/n Σ_i c_i z_i z_iᵀ + penalty
     diag(0, 1, ..., 1), with z_i = (1, x_i) for the n rows x_i of x. Here c_i is the
-    second derivative of the loss with respect to the output of the model for example i.
+    second derivative of the loss of example i with respect to the output of the model.
     The argument `example_curvature` contains these numbers. Choose them as follows:
 
     * c_i = 1 for half the squared error. Then μ and L do not depend on the params.

@@ -40,9 +40,9 @@ def logistic_regression(
     """Solve logistic regression by damped Newton steps.
 
     Minimise f(w, b) = 1/n Σ_i log(1 + exp(-s_i (x_i w + b))) + penalty/2 |w|² over the
-    weights w and the intercept b, with s_i = 2 y_i - 1 and the sum over the n rows x_i
-    of x. scikit-learn's LogisticRegression solves the same problem if C = 1 / (n
-    penalty).
+    weights w and the intercept b. The sum is over the n rows x_i of x. The sign s_i =
+    2 y_i - 1 is 1 for the label 1, and -1 for the label 0. scikit-learn's
+    LogisticRegression solves the same problem if C = 1 / (n penalty).
 
     Args:
       x: Inputs, shape (n, d), floating.
@@ -51,7 +51,7 @@ def logistic_regression(
         linearly separable, there is no optimum, and an error is raised.
       penalise_intercept: If True, the term penalty/2 b² is added to f.
     Returns:
-      The optimum. Its params are {"weights": (d,), "intercept": ()}, float64.
+      The `Optimum`. Its params are {"weights": (d,), "intercept": ()}, float64.
     Raises:
       ValueError: The data, the labels or the penalty are invalid. Or the penalty is 0
         and there is no unique optimum: the classes are linearly separable, the columns
@@ -91,12 +91,14 @@ def softmax_regression(
     """Solve softmax regression by damped Newton steps.
 
     Minimise f(W, b) = 1/n Σ_i -log softmax(x_i W + b)[y_i] + penalty/2 |W|² over the
-    weights W and the intercepts b, with the sum over the n rows x_i of x. The loss does
-    not change if the same number is added to all logits. Therefore the solver considers
-    only pairs (W, b) whose sums over the classes are 0. If the penalty is positive,
-    exactly one of these pairs is optimal. If the penalty is 0, there may be several
-    optimal pairs or none. In both of these cases, an error is raised. If the penalty is
-    0 or penalise_intercept is False, pairs with other sums can be optimal too.
+    weights W and the intercepts b. The sum is over the n rows x_i of x.
+
+    The loss does not change if the same number is added to all logits x_i W + b of a
+    row. Therefore the solver considers only pairs (W, b) whose sums over the classes
+    are 0. If the penalty is positive, exactly one of these pairs is optimal. If the
+    penalty is 0, several of them may be optimal, or none. An error is raised if several
+    or none are optimal. If the penalty is 0 or penalise_intercept is False, pairs with
+    other sums can be optimal too.
 
     Args:
       x: Inputs, shape (n, d), floating.
@@ -106,8 +108,8 @@ def softmax_regression(
         linearly separable, there is no optimum, and an error is raised.
       penalise_intercept: If True, the term penalty/2 |b|² is added to f.
     Returns:
-      The optimum. Its params are {"weights": (d, K), "intercept": (K,)}, float64. Their
-      sums over the classes are 0.
+      The `Optimum`. Its params are {"weights": (d, K), "intercept": (K,)}, float64.
+      Their sums over the classes are 0.
     Raises:
       ValueError: The data, the labels or the penalty are invalid, or the Hessian does
         not fit into memory. Or the penalty is 0 and there is no unique optimum: the

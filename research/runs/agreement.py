@@ -38,18 +38,21 @@ NAMED = 8  # Number of places that a verdict lists.
 class Agreement(NamedTuple):
     """Result of comparing a run with a reference.
 
+    A reference is a dict with the main results of an earlier run: a table, numbers, and
+    hashes of arrays.
+
     Attributes:
-      values: Number of compared values, which are table entries and numbers. Times are
+      values: Number of compared values: entries of the table, and numbers. Times are
         not compared.
       rounded: Differences between values that agree to the printed digits. These
         differences are as small as rounding errors.
       within: Larger differences that count as agreement. Either the values are
-        estimates (numbers with intervals) whose intervals overlap, or both values lie
-        within limits that the experiment states. `hold` defines these kinds of
+        estimates (numbers with intervals), and their intervals overlap. Or both values
+        lie within limits that the experiment states. `hold` defines these kinds of
         agreement.
-      chosen: Differences that are reported but not judged. The experiment declares
-        which values are not judged, because these values depend on single trainings or
-        on the installed packages.
+      chosen: Differences that are reported but not judged. The experiment declares the
+        values that are not judged. These values depend on single trainings or on the
+        installed packages.
       other_values: Differences between values that do not agree.
       hashes: Number of compared hashes of arrays.
       other_hashes: Names of the hashes that differ.
@@ -101,20 +104,22 @@ def hold_against(
 ) -> Agreement:
     """Compare the finished run at `path` with a reference of the same config.
 
-    The result lists the values that differ. `hold` defines when two values agree. In
-    the table of a reference, floats are rounded to four digits. A float of the run may
-    differ from the middle of two such numbers by at most 1e-6 of its absolute value. It
-    then counts as equal to both, as 1.2345 to 1.234 and 1.235.
+    A reference is a dict with the main results of an earlier run. The result lists the
+    values that differ. `hold` defines when two values agree.
+
+    In the table of a reference, floats are rounded to four digits. A float of the run
+    may lie in the middle between two such numbers, up to 1e-6 of its absolute value. It
+    then counts as equal to both of them. For example, 1.2345 equals both 1.234 and
+    1.235.
 
     Args:
-      reference: Reference, a dict with the main results of a run, from
-        `read_reference`.
+      reference: Reference, from `read_reference`.
       path: Folder of the run.
-      varies: Values that are not reproducible. The dict maps names to the limits (low,
-        high) between which the values must lie. A name is that of a column of the
-        table, or of an entry of the numbers. None instead of limits means that a
-        difference is reported but not judged. If `varies` itself is None, there are no
-        such values.
+      varies: Values that are not reproducible. The dict maps the name of a column of
+        the table, or of a number, to limits (low, high) or to None. With limits, two
+        different values agree if both lie between the limits. With None, a difference
+        is reported but not judged. If `varies` itself is None, there are no such
+        values.
       left_out: Names of the data that were missing in the run. If there are any names,
         the values and hashes that exist only in `reference` do not count as
         differences.

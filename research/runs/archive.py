@@ -145,7 +145,8 @@ def read_contents(path: str | Path) -> Contents:
     Args:
       path: Run folder or .zip file.
     Returns:
-      The manifest and the content of result.json. The arrays are not returned.
+      The `Contents`: the manifest and the content of result.json. The arrays are not
+      returned.
     Raises:
       ValueError: The path is neither a run folder nor a .zip file, or the run is
         unfinished, damaged, altered or too large. The message names the path.

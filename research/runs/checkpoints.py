@@ -48,22 +48,24 @@ def checkpoints_in(
 ) -> Checkpoints:
     """Return a function that opens the checkpoint with a given name in a folder.
 
-    Each checkpoint has its own folder. Each save of a checkpoint writes <number>.npz
-    with the arrays and <number>.json with the other values. The JSON file is written
-    last and contains a digest of the arrays and the values, so an interrupted save is
-    recognised and ignored. Each save gets the next number, and the previous save is
-    kept. If the last save is damaged, the checkpoint's function `load` returns the
-    previous save and gives a warning. A checkpoint "x/y" is a part of the checkpoint
-    "x". When "x" is saved, all parts of "x" are deleted.
+    A checkpoint stores the progress of a long computation, to resume it later. It has
+    the functions `save`, `load` and `due`. Each checkpoint has its own folder. Each
+    save writes <number>.npz with the arrays and <number>.json with the other values.
+    The JSON file is written last and contains a digest of the arrays and the values, so
+    an interrupted save is recognised and ignored. Each save gets the next number, and
+    the previous save is kept. If the last save is damaged, `load` returns the previous
+    save and gives a warning.
+
+    A checkpoint "x/y" is a part of the checkpoint "x". When "x" is saved, all parts of
+    "x" are deleted.
 
     Args:
       folder: Folder of all checkpoints. The first save creates the folder.
       seconds_between: Number of seconds after which the next save is due. When a save
-        is due, the function `due` of each checkpoint returns True. The time is measured
-        from the end of the last save of any checkpoint, or from the call of
-        `checkpoints_in` if nothing was saved since then. If 20 times the duration of
-        the last save is longer than `seconds_between`, this longer time is used. With
-        math.inf, no save is ever due.
+        is due, the function `due` of each checkpoint returns True. The time starts with
+        the call of `checkpoints_in`, and starts again at the end of each save of any
+        checkpoint. If 20 times the duration of the last save is longer than
+        `seconds_between`, this longer time is used. With math.inf, no save is ever due.
     Returns:
       Function name -> Checkpoint. A name may contain any characters. The character "/"
       separates the name of a part from the name of the whole.
@@ -122,15 +124,15 @@ def remembered(
 ) -> Saved:
     """Load a result from its checkpoint, or compute it and save the checkpoint.
 
-    If a run is interrupted and resumed, a result that was saved before the interruption
-    is therefore not computed again.
+    A result that was saved is not computed again, even if the run was interrupted and
+    resumed in between.
 
     Args:
       checkpoints: Function from a name to the Checkpoint with this name.
       name: Name of the checkpoint of the result.
-      compute: Function (checkpoints) -> Saved. Its argument is a function from the name
-        of a part of the result to the Checkpoint of this part. The checkpoints of the
-        parts are deleted when the whole result is saved.
+      compute: Function (checkpoints) -> Saved, which computes the result. Its argument
+        is a function from the name of a part of the result to the Checkpoint of this
+        part. The checkpoints of the parts are deleted when the whole result is saved.
     Returns:
       The result.
     Example:

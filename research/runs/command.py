@@ -22,9 +22,9 @@ def command_line(experiment: str, config: Any, program: str = "") -> str:
 
     Args:
       experiment: Name of the experiment.
-      config: Dataclass or mapping. A mapping has no defaults, so all its fields are
-        written. The values are numbers, strings, None, booleans, or tuples and lists of
-        these.
+      config: Settings of the run: an instance of a dataclass, or a mapping. A mapping
+        has no defaults, so all its fields are written. The values are numbers, strings,
+        None, booleans, or tuples and lists of these.
       program: Command that starts the experiment. "" means `python` with the file
         experiments/<experiment>.py.
     Raises:
@@ -93,7 +93,9 @@ def _chosen(config: Any) -> dict[str, Any]:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Parse seeds: "7", "0,3,5", "0..9" (both ends included), or a mixture of these.
+    """Parse a text of seeds, such as "7", "0,3,5", "0..9" or "0..3,7".
+
+    A range such as "0..9" includes both ends. The result is a tuple of the seeds.
 
     Raises:
       ValueError: A seed is not an integer in 0..2³¹-1, a range is empty, a seed occurs
@@ -124,7 +126,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
-    """Return the text that `parse_seeds` turns into these seeds.
+    """Write seeds as a text such as "0..2,7", which `parse_seeds` reads.
 
     Example:
       >>> seeds_text((0, 1, 2, 7, 9, 8))

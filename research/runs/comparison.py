@@ -39,7 +39,7 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Result of comparing two results bit by bit.
+    """Outcome of a bit-by-bit comparison of two results.
 
     Attributes:
       arrays, numbers: How many arrays and how many numbers were compared. Times are not
@@ -66,7 +66,7 @@ class Comparison(NamedTuple):
 def compare(
     there: Result, here: Result, environments: Sequence[Mapping[str, Any]]
 ) -> Comparison:
-    """Compare the arrays and the numbers of two results.
+    """Compare the arrays and the numbers of two results bit by bit.
 
     Tables and answers are not compared, because they are derived from the arrays and
     numbers. Arrays and numbers with "seconds" in their name are not compared either,
@@ -75,7 +75,7 @@ def compare(
     Args:
       there, here: The two results.
       environments: Environments of the two runs, in the order (there, here), from the
-        manifests of the runs.
+        manifests of the runs. Their differences are the field `causes` of the result.
     Returns:
       The `Comparison`. Its field `other_arrays` has one `Difference` for each array
       that differs. This is the difference at the entry with the largest relative

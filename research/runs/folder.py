@@ -50,11 +50,11 @@ ROOT = Path(__file__).parents[2]  # Contains the folder `experiments` in a clone
 
 
 class Run(NamedTuple):
-    """A run and its folder, from `open_run`.
+    """A run of an experiment, and its folder, as `open_run` returns them.
 
     Attributes:
       path: The folder, <results>/<experiment>/<id>.
-      id: Name of the run, from `run_id`.
+      id: Id of the run, from `run_id`.
       experiment: Name of the experiment.
       config: Config of the run, as passed to `open_run`.
       finished: Whether the folder contains a complete result. `load_result(path)` loads
@@ -134,30 +134,36 @@ def open_run(
 ) -> Run:
     """Open the run folder of a config, and create it if it does not exist.
 
-    Without `fresh`, there are three cases. If the folder has a complete result, the
-    folder is left unchanged, and the returned run is finished. If the folder has only
-    checkpoints, the run continues from them. This requires that code, versions,
-    processor and settings are the same as before, because the bits of the result depend
-    on them. If one of these has changed, the checkpoints are deleted with a warning.
-    Without a result and without usable checkpoints, the run starts from the beginning.
+    Without `fresh`, there are three cases:
+
+    - If the folder has a complete result, the folder is left unchanged, and the
+      returned run is finished.
+    - If the folder has only checkpoints, the run continues from them. This requires
+      that code, versions, processor and settings are the same as before, because the
+      bits of the result depend on them. If one of these has changed, the checkpoints
+      are deleted with a warning.
+    - If the folder has neither a result nor usable checkpoints, the run starts from the
+      beginning.
 
     With `fresh`, the run always starts from the beginning, and checkpoints are deleted.
     The files of an earlier result stay in the folder until `finish` replaces them, but
     they do not count as a result any more.
 
-    Unless the run is finished, this function writes the run's manifest to the folder.
-    The manifest lists the devices, so the function starts JAX's backend.
+    If the returned run is not finished, this function writes the run's manifest to the
+    folder. The manifest lists the devices, so the function starts JAX's backend.
     `backend.configure` must be called before the backend starts, so call it before this
     function.
 
     Args:
-      experiment, config: Name and config, as in `run_id`. The run folder is
-        <results>/<experiment>/<run id>.
+      experiment, config: Name of the experiment and config of the run, as in `run_id`.
+        The run folder is <results>/<experiment>/<run id>.
       results: Folder of all results.
       fresh: If True, start from the beginning, even if the folder has checkpoints or a
         result.
-      width: Number of runs that are computed together, as in `environment`.
-      code: Files of the experiment itself, as in `environment`.
+      width: Number of runs that one compiled program computes together, for the
+        manifest. None means that each run is computed alone.
+      code: Files of the experiment itself. The manifest has a digest of the code, which
+        includes these files.
       command: Command that reproduces the run. None means the command line of the
         experiment with this config.
     Raises:
@@ -235,7 +241,8 @@ def append_metrics(run: Run, **values: Any) -> None:
 
     Args:
       run: An open run.
-      values: JSON values by name (NaN and infinities are allowed).
+      values: Keyword arguments: the entries of the line, which are JSON values. NaN and
+        infinities are allowed.
     Raises:
       OSError: The line cannot be written. The message says why.
     """
@@ -255,17 +262,19 @@ def append_metrics(run: Run, **values: Any) -> None:
 def finish(run: Run, result: Result, **facts: Any) -> Run:
     """Save the result of a run and release the folder's lock.
 
-    The function writes the models to the folder `models`: for each model a .safetensors
-    file and, if the metrics of its steps are known, a .csv file with these metrics. It
-    then writes arrays.npz, result.json, and the manifest. The manifest contains the
-    digests of arrays.npz and result.json, and the status "finished". If the function is
-    interrupted before it has written the manifest, the run remains unfinished, and no
-    file is incomplete. Checkpoints are deleted at the end.
+    The function first writes the trained models to the folder `models`. Each model has
+    a .safetensors file. If the metrics of its steps are known, a .csv file has these
+    metrics. The function then writes arrays.npz, result.json, and the manifest. The
+    manifest contains the digests of arrays.npz and result.json, and the status
+    "finished". If the function is interrupted before it has written the manifest, the
+    run remains unfinished, and no file is incomplete. Checkpoints are deleted at the
+    end.
 
     Args:
       run: An open run.
       result: Result of the run.
-      facts: JSON values for the manifest, such as `seconds`, the duration of the run.
+      facts: Keyword arguments: JSON values for the manifest, such as `seconds`, the
+        duration of the run.
     Returns:
       The run, marked as finished.
     Raises:

@@ -38,9 +38,9 @@ SHAPE = {
 def keep(path: str | Path, folder: str | Path) -> Path:
     """Write the reference of a run to <folder>/<experiment>.json.
 
-    A reference is a small file with the main results of a run. Later runs are compared
-    with the reference. `reference_of` describes the contents of the file. `experiment`
-    is the name of the experiment.
+    A reference is a small file with the main results of a run. `reference_of` describes
+    its contents. Later runs are compared with the reference. <experiment> is the name
+    of the experiment.
 
     Args:
       path: Folder of a finished run.
@@ -71,26 +71,27 @@ def reference_of(
 ) -> dict[str, Any]:
     """Return the reference of a finished run, as a dict.
 
-    Later runs are compared with the reference, which `keep` writes to a file. The
-    reference has the experiment, id, config, command, environment and facts (such as
-    the duration) from the run's manifest, and the answer and the first table of the
-    run's result. Floats in the table are rounded to four significant digits. The
-    reference also has those entries of the result's `numbers` that are a number, a
-    string, None, or a list of at most 20 numbers or strings. If `numbers` has a dict
-    `intervals`, the reference has this dict, too. The dict maps the name of a number to
-    its interval (low, high).
+    A reference contains the main results of a run. `keep` writes it to a file, and
+    later runs are compared with it. It has the following parts:
 
-    The reference contains hashes of 16 hexadecimal digits instead of the arrays. Arrays
-    whose names are equal up to the last "/" were computed by the same program, and have
-    one common hash. Arrays with "seconds" in their name are times, which are not
-    hashed.
+    - From the run's manifest: experiment, id, config, command, environment and facts
+      (such as the duration).
+    - From the run's result: the answer and the first table. Floats in the table are
+      rounded to four significant digits.
+    - Those entries of the result's `numbers` that are a number, a string, None, or a
+      list of at most 20 numbers or strings.
+    - The dict `intervals` of the result's `numbers`, if there is one. It maps the name
+      of a number to its interval (low, high).
+    - Instead of the arrays, hashes of 16 hexadecimal digits. Arrays whose names are
+      equal up to the last "/" were computed by the same program, and have one common
+      hash. Arrays with "seconds" in their name are times, which are not hashed.
 
     Args:
       path: Folder of the run.
       like: Reference with which the result will be compared, or None. A float of the
         table may be halfway between two numbers of four digits, up to 1e-6 of its size.
         If `like` has one of these two numbers at the same place of its table, the float
-        is rounded to this number. Otherwise a rounding error decides.
+        is rounded to this number. Otherwise a rounding error decides between the two.
     Raises:
       ValueError: The run is not finished, its result has no table, or its manifest
         lacks the entry `command` or the entry `facts`.

@@ -77,9 +77,9 @@ class TrainedModel(NamedTuple):
       steps: Metrics of every step, for `write_step_metrics`: arrays by name, each of
         shape (num_epochs, num_batches). The mapping is empty if the metrics are
         unknown.
-      evaluations: Evaluations before the first and after every epoch: arrays by name,
-        each of shape (num_epochs + 1,). The mapping is empty if there are no
-        evaluations.
+      evaluations: Values that were measured before the first and after every epoch:
+        arrays by name, each of shape (num_epochs + 1,). The mapping is empty if there
+        are no evaluations.
     """
 
     params: Params

@@ -22,21 +22,28 @@ def write_step_metrics(
 ) -> None:
     """Write the metrics of every step of a training as CSV or as JSON lines.
 
-    Each row belongs to the parameters at one point of the training. The columns `step`
-    and `epoch` give the numbers of finished steps and epochs at this point. The next
-    step starts from these parameters, and the row has the metrics of this step from
-    `steps`, such as the loss. The first row of each epoch also has the evaluations of
-    these parameters. If there are evaluations, the last row belongs to the final
-    parameters and has only evaluations. If a value was not measured, its field in a
-    .csv file is empty, and its name is missing in a .jsonl file. NaN is written as
-    {"$float": "nan"} in a .jsonl file, because JSON has no NaN.
+    There is one row for each step. Its values belong to the parameters from which the
+    step starts:
+
+    - `step` and `epoch`: the numbers of steps and epochs that are finished before this
+      step.
+    - The metrics of this step from `steps`, such as the loss.
+    - The evaluations of the parameters, only in the first row of each epoch.
+
+    If there are evaluations, one more row has the evaluations of the final parameters,
+    without metrics of a step.
+
+    If a value was not measured, its field in a .csv file is empty, and its name is
+    missing in a .jsonl file. NaN is written as {"$float": "nan"} in a .jsonl file,
+    because JSON has no NaN.
 
     Args:
       path: Path of the file, which ends in .csv or .jsonl.
       steps: `TrainResult.steps`, or arrays by name, each of shape (num_epochs,
         num_batches), where num_batches is the number of steps in an epoch.
-      evaluations: `TrainResult.evaluations`: arrays by name, each of shape
-        (num_epochs + 1,). None means that there are no evaluations.
+      evaluations: `TrainResult.evaluations`: arrays by name of shape (num_epochs + 1,).
+        They hold the values before the first epoch and after each epoch. None means
+        that there are no evaluations.
     Raises:
       ValueError: The file has another suffix, a shape is wrong, or a name is used
         twice.
@@ -82,8 +89,9 @@ def write_tensorboard(
       folder: Folder of the log. Each call adds a file to the folder.
       steps: `TrainResult.steps`, or arrays by name, each of shape (num_epochs,
         num_batches), where num_batches is the number of steps in an epoch.
-      evaluations: `TrainResult.evaluations`: arrays by name, each of shape (num_epochs
-        + 1,). None means that there are no evaluations.
+      evaluations: `TrainResult.evaluations`: arrays by name of shape (num_epochs + 1,).
+        They hold the values before the first epoch and after each epoch. None means
+        that there are no evaluations.
     Raises:
       ImportError: The package tensorboardX is not installed. The extra `tensorboard`
         installs it.

@@ -22,9 +22,9 @@ def one_cycle(
     η_t = η_T + ½ (peak - η_T) · (1 + cos(π (t - p) / (T - p))) for p <= t < T,
     η_t = η_T from T on.
 
-    Here T = num_steps and φ = warmup_fraction. The peak is at step p = φ T. The first
-    rate is η_0 = peak / initial_divisor, and the last rate is η_T = η_0 /
-    final_divisor.
+    Here η_t is the learning rate at step t, T = num_steps and φ = warmup_fraction. The
+    peak is at step p = φ T. The first rate is η_0 = peak / initial_divisor, and the
+    last rate is η_T = η_0 / final_divisor.
 
     In the paper of Smith and Topin, the rate rises and falls along straight lines, and
     momentum is lowered while the rate rises. For straight lines, `join` a
@@ -86,13 +86,16 @@ def warm_restarts(
 ) -> Schedule:
     """Build a cosine decay with warm restarts (SGDR).
 
+    The steps are divided into periods. In each period, the learning rate falls from
+    `initial` towards `final` along half a cosine. At the start of the next period, the
+    rate returns to `initial`. This return is called a warm restart.
+
     In period i, the rate is η_t = final + ½ (initial - final) ·
     (1 + cos(π (t - s_i) / T_i)) for s_i <= t < s_i + T_i.
 
     Here T_i = T_0 mⁱ is the length of period i = 0, 1, ..., with T_0 = first_period and
     m = period_factor. Each period is m times as long as the period before. Period i
-    starts at step s_i = T_0 + ... + T_(i-1), and period 0 at s_0 = 0. The rate returns
-    to `initial` at step s_i, and approaches `final` towards the end of the period.
+    starts at step s_i = T_0 + ... + T_(i-1), and period 0 at s_0 = 0.
 
     PyTorch's CosineAnnealingWarmRestarts(T_0, T_mult=m, eta_min=final) is the same
     schedule. If PyTorch's method `step` gets an epoch, the method computes i from a

@@ -12,8 +12,9 @@ from research.types import Array, Integer, Scalar
 def constant(value: Scalar) -> Schedule:
     """Build a constant schedule: η_t = value.
 
-    The rate has the shape of t, so this schedule can be plotted like the other
-    schedules. optax.constant_schedule returns `value` itself, whatever the shape of t.
+    If t is an array of steps, the result is an array of the same shape, so this
+    schedule can be plotted like the other schedules. optax.constant_schedule returns
+    `value` itself, whatever the shape of t.
 
     Args:
       value: Rate, at least 0.

@@ -49,8 +49,8 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
 
     optax.join_schedules also evaluates the later schedules at negative counts, where
     for example √t is NaN. The rate of optax does not contain this NaN, but the
-    derivatives of this rate may be NaN, and with jax_debug_nans an error is raised. The
-    function here evaluates no schedule at a negative count.
+    derivatives of this rate may be NaN. With jax_debug_nans, optax's schedule raises an
+    error. The function here evaluates no schedule at a negative count.
 
     Args:
       schedules: Sequence of k schedules, from this library or from optax.
@@ -106,11 +106,11 @@ def piecewise(
     The rate is `initial` before the first boundary, and values[i] from boundaries[i] to
     the next boundary. The last value holds for all later steps.
 
-    With the boundaries b_1, ..., b_k and the values v_1, ..., v_k,
+    optax.piecewise_constant_schedule takes factors instead of rates. In optax, each
+    later rate is a multiple of the rate before, so a rate of 0 stays 0. For the
+    boundaries b_1, ..., b_k and the values v_1, ..., v_k, the same schedule in optax is
     optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1,
-    ...}) is the same schedule. The function in optax takes factors instead of rates. In
-    optax, each later rate is a multiple of the rate before, so a rate of 0 stays 0.
-    Both schedules apply the new rate from the boundary on. Keras'
+    ...}). Both schedules apply the new rate from the boundary on. Keras'
     PiecewiseConstantDecay applies the new rate one step later.
 
     Args:

@@ -127,16 +127,16 @@ def penalised_passes(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the passes to the target, or a finite penalty for a run that missed it.
 
-    All values are finite, so all runs can be ranked. The gap f - f* is the objective f
-    minus its minimum f*, and the relative gap is the gap divided by its initial value.
-    A pass is one pass over the data. B is the budget in passes, and L the length of the
-    run, `passes[-1]`.
+    All values are finite, so all runs can be ranked. A pass is one pass over the data.
+    The gap f - f* is the objective f minus its minimum f*. The relative gap is the gap
+    divided by its initial value.
 
-    For a run that reached the target, `passes_to_target` gives the result. For a run
-    that missed the target, the passes are extrapolated, as if the gap fell by the same
+    If a run reached the target, the result is that of `passes_to_target`. If a run
+    missed the target, the passes are extrapolated, as if the gap fell by the same
     factor in each pass. The result is then L log(target) / log(r_last), but at most 10
-    B. Here r_last is the last relative gap. If r_last is not below 1, or if a gap of
-    the run is not finite, the result is 10 B.
+    B. Here L is the length of the run, `passes[-1]`, r_last is the last relative gap,
+    and B is the budget in passes. If r_last is not below 1, or if a gap of the run is
+    not finite, the result is 10 B.
 
     Counting a failed run as 10 B is the convention of PAR10, a score from the field of
     algorithm selection. The extrapolation is not part of PAR10.
@@ -185,7 +185,7 @@ def penalised_passes(
 def log_costs(
     costs: Float[np.ndarray, "*runs"], budget: float
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the log of each cost; a missed target costs ten times the budget.
+    """Return the log of each cost, where a missed target costs ten times the budget.
 
     Args:
       costs: Passes to the target, inf for a run that missed it, shape (...). A cost
@@ -226,14 +226,17 @@ def search_scores(
     target: float,
     budget: float | None = None,
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the score of each run for a search of hyper-parameters; lower is better.
+    """Return the score of each run for a search of hyper-parameters (lower is better).
 
-    The cost of a run is the number of passes until the run reaches the target. The
-    score of a run that reached the target is the log of its cost. A run that missed the
-    target has the score log(10 B) - 0.001 log(10 L / P). Here B is the budget, and L is
-    the length of the run, `passes[-1]`. P is the result of `penalised_passes` for this
-    run if its argument `budget` is L. P lies between L and 10 L. The first term is the
-    log cost of a run that missed the target (`log_costs`). The second term, 0.001
+    The cost of a run is the number of passes over the data until the run reaches the
+    target. If a run reached the target, its score is the log of its cost (`log_costs`).
+    If a run missed the target, its score is
+
+    log(10 B) - 0.001 log(10 L / P).
+
+    Here B is the budget, and L is the length of the run, `passes[-1]`. P is the result
+    of `penalised_passes` for this run with budget=L. P lies between L and 10 L. The
+    first term is the log cost of a run that missed the target. The second term, 0.001
     log(10 L / P), is between 0 and 0.0023. It ranks the runs that missed the target by
     how close they came.
 
@@ -269,12 +272,12 @@ def expected_running_time(
 ) -> Float[np.ndarray, "*rules"]:
     """Return the mean number of passes to the target, if failed runs are restarted.
 
-    The expected running time (ERT) is the number of passes of all runs, divided by the
-    number of runs that reach the target. A run that misses the target counts with
-    `budget` passes. If p > 0 is the share of runs that reach the target, and c the mean
-    cost of these runs, the ERT is c + budget (1 - p) / p. The ERT is the expected cost
-    if runs are started one after another, each with at most `budget` passes, until one
-    reaches the target.
+    Suppose that runs are started one after another, each with at most `budget` passes
+    over the data, until one reaches the target. The expected number of passes is the
+    expected running time (ERT). It is computed as the number of passes of all runs,
+    divided by the number of runs that reach the target. A run that misses the target
+    counts with `budget` passes. If p > 0 is the share of runs that reach the target,
+    and c the mean cost of these runs, the ERT is c + budget (1 - p) / p.
 
     Args:
       costs: Passes over the data to the target for n runs, inf for a run that missed
@@ -352,11 +355,11 @@ def digits_gained(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the mean of log10((f - f*) / (f_0 - f*)) over the passes of each run.
 
-    Here f_0 is the initial value of the objective f, and f* is its minimum. The result
-    with the opposite sign is the number of decimal digits that a run gained, averaged
-    over the passes. The result is low, which is good, if the gap f - f* falls early and
-    ends low. No target is needed. A gap below 1e-12 times the initial gap counts as
-    1e-12 times the initial gap.
+    Here f_0 is the initial value of the objective f, and f* is its minimum. A pass is
+    one pass over the data. The result is minus the number of decimal digits that a run
+    gained, averaged over the passes. The result is low, which is good, if the gap f -
+    f* falls early and ends low. No target is needed. A gap below 1e-12 times the
+    initial gap counts as 1e-12 times the initial gap.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending.
@@ -396,8 +399,8 @@ def first_reached(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the number of passes after which each run reaches its target.
 
-    A run reaches the target at the first evaluation whose gap is at most `target` times
-    the initial gap.
+    The gap is f - f*, where f is the objective and f* its minimum. A run reaches the
+    target at the first evaluation whose gap is at most `target` times the initial gap.
 
     Args:
       passes: Passes over the data at each evaluation, shape (k,), ascending.

@@ -26,14 +26,14 @@ from research.statistics.scores import Scores, checked
 class Difference(NamedTuple):
     """The difference between two rules on one workload.
 
-    The two rules are called mine and other. A trial is a choice of hyper-parameters.
-    For each rule, one trial is chosen on the tuning seeds, and the cost of this trial
-    is reported on the reporting seeds.
+    A workload is an optimisation problem. The two rules are called mine and other. A
+    trial is a choice of hyper-parameters. For each rule, one trial is chosen on the
+    tuning seeds, and the cost of this trial is reported on the reporting seeds.
 
     Attributes:
       ratio: ERT(mine) / ERT(other), where ERT is the expected running time to the
-        target. Below 1, mine is cheaper. The ratio is 0 or inf if only one rule reached
-        the target, and NaN if neither did.
+        target. If the ratio is below 1, mine is cheaper. The ratio is 0 or inf if only
+        one rule reached the target, and NaN if neither did.
       low, high: Confidence interval of the ratio. If the ratio is NaN, the interval is
         from 0 to inf.
       win: Probability that, on the same seed, mine costs less than the other. A seed
@@ -44,15 +44,17 @@ class Difference(NamedTuple):
       more_seeds: Number of additional reporting seeds that the study needs to detect a
         difference of 10 % between the costs of the chosen trials with probability 0.8
         (power). A difference is detected if the interval of the ratio excludes 1. The
-        number is 0 if the study has enough seeds. The number is estimated from the
-        variance in the study. With 20 seeds, the standard error of this variance is a
-        third of the variance. If the choice of the trial is uncertain, the number is
-        too small: in simulations with this number of additional seeds, the power was
-        0.6 instead of 0.8. The number is -1 if no number of reporting seeds suffices,
-        because the choice of the trial alone makes the ratio too uncertain to detect
-        10 %. Then more tuning seeds help. The number is also -1 if a rule did not reach
-        the target in the study, or if only one of the two rules reached the target in a
-        bootstrap replicate.
+        number is 0 if the study has enough seeds. It is -1 in two cases:
+
+        - No number of reporting seeds suffices, because the choice of the trial alone
+          makes the ratio too uncertain to detect 10 %. Then more tuning seeds help.
+        - A rule did not reach the target in the study, or only one of the two rules
+          reached the target in a bootstrap replicate (a resample of the seeds).
+
+        The number is estimated from the variance in the study. With 20 seeds, the
+        standard error of this variance is a third of the variance. If the choice of the
+        trial is uncertain, the number is too small: in simulations with this number of
+        additional seeds, the power was 0.6 instead of 0.8.
     """
 
     ratio: float
@@ -77,32 +79,42 @@ def difference(
 ) -> Difference:
     """Compare the costs of two rules: return their ratio, its interval and a verdict.
 
-    The ratio is ERT(mine) / ERT(other). A trial is a choice of hyper-parameters. For
-    each rule, one trial is chosen on the tuning seeds. ERT is the expected running time
-    of this trial to the target (`expected_running_time`), measured on the reporting
-    seeds.
+    A trial is a choice of hyper-parameters. For each rule, one trial is chosen on the
+    tuning seeds. The cost of the rule is ERT, the expected running time of this trial
+    to the target (`expected_running_time`), measured on the reporting seeds. The ratio
+    is ERT(mine) / ERT(other).
 
     The interval includes the uncertainty of the choice of the trials. It is a t
-    interval of the log ratio. The variance of the log ratio is the sum of two variances
-    (`variance_of`): the variance over resampled tuning seeds, on which the trials are
-    chosen again, and the variance over resampled reporting seeds. Satterthwaite's
-    formula gives the degrees of freedom of the sum. If only one of the two rules
-    reaches the target in some of the bootstrap replicates, the interval is instead a
-    percentile interval of the replicates. This interval is slightly expanded because
-    the seeds are few (`log_interval`).
+    interval of the log ratio, whose variance is the sum of two variances
+    (`variance_of`):
+
+    - the variance over resampled tuning seeds, on which the trials are chosen again
+    - the variance over resampled reporting seeds
+
+    Satterthwaite's formula gives the degrees of freedom of the sum. If only one of the
+    two rules reaches the target in some of the bootstrap replicates (resamples of the
+    seeds), the interval is instead a percentile interval of the replicates. This
+    interval is slightly expanded because the seeds are few (`log_interval`).
 
     The coverage of the 95 % interval was measured on simulated studies of two equal
     rules. Each rule had twelve trials, and the cost had a minimum within the search
-    space. There were 10,000 studies for each number of seeds. With 3 tuning seeds, the
-    coverage was 95.8 %, 95.5 % and 94.7 % for 5, 10 and 20 reporting seeds. With 5
-    tuning seeds, it was 95.3 % and 94.5 % for 20 and 50 reporting seeds. In harder
-    cases (heavy tails, a flat minimum, or many runs that miss the target; 5,000 studies
-    each), the coverage was 95.2 % to 97.8 %, so the interval is slightly too wide.
+    space. There were 10,000 studies for each number of seeds:
+
+        tuning seeds   reporting seeds   coverage
+        3              5                 95.8 %
+        3              10                95.5 %
+        3              20                94.7 %
+        5              20                95.3 %
+        5              50                94.5 %
+
+    There were also harder cases (heavy tails, a flat minimum, or many runs that miss
+    the target), with 5,000 studies each. Their coverage was 95.2 % to 97.8 %, so the
+    interval is slightly too wide in these cases.
 
     Use at least three tuning seeds, because with two tuning seeds the coverage was only
     91 %. If half of the runs miss the target and there are many comparisons, use at
     least twenty reporting seeds. With at most ten reporting seeds, a false difference
-    is reported too often in this case. This was found in 210 simulated studies of two
+    is reported too often in this case. The evidence is 210 simulated studies of two
     equal rules, at the level 99.75 %, which 20 comparisons need. Five studies reported
     a difference, although at most one was expected at this level.
 
@@ -110,13 +122,14 @@ def difference(
       mine, other: Scores of my rule and of the other rule, on the same seeds in the
         same order.
       trials: Number of trials from which each rule chooses; None means all. Use this
-        argument to give equal budgets to rules with different numbers of trials. The
-        rule then chooses one trial from each set that consists of the defaults and
-        `trials` - 1 other trials. The cost of the rule is the mean number of passes
-        divided by the mean share of runs that reach the target. These two means are
-        over the trials chosen from the sets. The field `ratio` compares these costs.
-        The field `win`, the probability that my rule costs less on the same seed, is
-        averaged over the sets. Each bootstrap replicate draws one set at random.
+        argument to give equal budgets to rules with different numbers of trials. If a
+        number is given, all sets of the defaults and `trials` - 1 other trials are
+        considered, and the rule chooses one trial from each set. The cost of the rule
+        is then the mean number of passes divided by the mean share of runs that reach
+        the target. Both means are over the trials chosen from the sets. The field
+        `ratio` compares these costs. The field `win`, the probability that my rule
+        costs less on the same seed, is averaged over the sets. Each bootstrap replicate
+        draws one set at random.
       level: Coverage of the intervals.
       comparisons: Number of comparisons that are made together. Each interval has the
         level 1 - (1 - level) / comparisons (Bonferroni). All intervals together then

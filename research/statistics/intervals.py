@@ -129,7 +129,7 @@ def mean_interval(
 
     Args:
       samples: One number per seed, shape (n,), n >= 1.
-      level: Coverage if the numbers are normally distributed, between 0 and 1.
+      level: Coverage of the interval for normally distributed numbers, between 0 and 1.
     Returns:
       The triple (mean, low, high). For fewer than three seeds, low and high are None,
       because two seeds hardly show the spread. If a sample is NaN or infinite, the mean

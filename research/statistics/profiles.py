@@ -12,17 +12,22 @@ def performance_profile(
 ) -> Float[np.ndarray, "rules factors"]:
     """Return the share of workloads on which each rule is within a factor of the best.
 
+    A workload is an optimisation problem. The cost of an update rule on a workload is
+    what the rule needs to reach a target, for example a number of passes. The share of
+    a rule at a factor is the share of workloads on which the rule's cost is at most the
+    factor times the lowest cost of all rules.
+
+    At factor 1, this is the share of workloads on which the rule has the lowest cost,
+    alone or together with other rules. As the factor grows, the share of the rule rises
+    to the share of workloads on which the rule reaches the target. A workload on which
+    no rule reaches the target counts as failed for all rules.
+
     Args:
-      costs: Costs, positive, lower is better, shape (workloads, rules); inf if a rule
-        did not reach the target.
+      costs: Cost of each rule on each workload, positive, lower is better, shape
+        (workloads, rules). inf if a rule did not reach the target.
       factors: Factors, at least 1, shape (f,).
     Returns:
-      Shares, shape (rules, f). The share of a rule at a factor is the share of
-      workloads on which the rule's cost is at most the factor times the lowest cost of
-      all rules. At factor 1, this is the share of workloads on which the rule has the
-      lowest cost, alone or together with other rules. As the factor grows, the share of
-      the rule rises to the share of workloads on which the rule reaches the target. A
-      workload on which no rule reaches the target counts as failed for all rules.
+      Share of each rule at each factor, shape (rules, f).
     Raises:
       ValueError, TypeError: The shapes do not fit, `costs` is empty, a cost is neither
         a positive number nor inf, or a factor is below 1.

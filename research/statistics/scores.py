@@ -11,14 +11,16 @@ from research.checks import check_numbers, check_real, shown
 class Scores(NamedTuple):
     """Scores of all trials of one rule on one workload.
 
-    A trial is a choice of hyper-parameters; trial 0 is the rule's defaults. A trial is
-    chosen on the tuning seeds, and its cost is reported on the reporting seeds. There
-    are t trials, m tuning seeds and n reporting seeds.
+    A workload is an optimisation problem. A trial is a choice of hyper-parameters.
+    Trial 0 is the rule's defaults. A trial is chosen on the tuning seeds, and its cost
+    is reported on the reporting seeds. There are t trials, m tuning seeds and n
+    reporting seeds.
 
     Attributes:
-      tuning: Scores by which a trial is chosen, lower is better, finite, shape (t, m).
-      costs: Passes over the data until the target was reached, on the reporting seeds,
-        shape (t, n); inf for a run that did not reach it.
+      tuning: Scores by which a trial is chosen, finite, shape (t, m). A lower score is
+        better.
+      costs: Passes over the data until the target was reached, for each trial and each
+        reporting seed, shape (t, n). inf for a run that did not reach the target.
       budget: Passes after which a run was stopped. A larger cost counts as a run that
         did not reach the target.
     """

@@ -36,7 +36,9 @@ DISAGREEMENT_LEVEL = 0.99  # ... and more than seeds explain, at this level.
 class SearchedDifference(NamedTuple):
     """The difference between two rules that were tuned by independent searches.
 
-    The two rules are called mine and the other.
+    The two rules are called mine and the other. Each search chooses hyper-parameters
+    for one rule on one workload (an optimisation problem). These hyper-parameters are
+    then run on several seeds.
 
     Attributes:
       ratio: Cost of mine divided by the cost of the other. The cost of a rule is the
@@ -106,28 +108,30 @@ def searched_difference(
     The two rules may have different numbers J. All chosen hyper-parameters are run on
     the same n reporting seeds.
 
-    The model of one workload is log cost = rule + search + seed + residual. For each
-    rule and each seed s, the log cost is averaged over the searches. Let d_s be this
-    average for the first rule minus the average for the second rule. For each rule, let
-    m_j be the mean log cost of search j over the seeds, and let R be the sum of the
-    squares of the rule's residuals, divided by (J - 1) (n - 1). The variance of the
-    mean of d_s over the seeds is then
+    For each rule and each seed s, the log cost is averaged over the searches. Let d_s
+    be this average for the first rule minus the average for the second rule. The log
+    ratio of the costs is the mean of d_s over the seeds. Its interval is the mean ± t
+    sqrt(V), with the variance
 
-    V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)), where Σ is the sum over the
-    two rules. var is the sample variance over the seeds s or over the searches j.
+    V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)).
 
-    The log ratio is the mean of d_s. Its interval is the mean ± t sqrt(V). For an
-    interval with the level c, t is the (1 + c) / 2 quantile of Student's t
+    - var is the sample variance over the seeds s or over the searches j.
+    - Σ is the sum over the two rules.
+    - m_j is the mean log cost of search j over the seeds.
+    - R is the sum of the squares of the rule's residuals, divided by (J - 1) (n - 1).
+      The residuals are those of the model log cost = rule + search + seed + residual.
+
+    For an interval with the level c, t is the (1 + c) / 2 quantile of Student's t
     distribution. Satterthwaite's formula gives the degrees of freedom of this
-    distribution. If the result of the formula is below all of the following numbers,
-    the smallest of them is used instead: n - 1, and J - 1 for each rule whose term in Σ
-    is not 0.
+    distribution. They are at least the smallest of these numbers: n - 1, and J - 1 for
+    each rule whose term in Σ is not 0.
 
-    With W workloads, d_s is first averaged over the workloads. The sum Σ is then over
-    both rules and all workloads, and is divided by W². The half width of the interval
-    is at least `resolution`. The default is log 1.02, because searches do not resolve
-    smaller differences: a search ends its refinement after two successive rounds that
-    each improve the cost by less than 2 %.
+    With W workloads (optimisation problems), d_s is first averaged over the workloads.
+    The sum Σ is then over both rules and all workloads, and is divided by W².
+
+    The half width of the interval is at least `resolution`. The default is log 1.02,
+    because searches do not resolve smaller differences: a search ends its refinement
+    after two successive rounds that each improve the cost by less than 2 %.
 
     Args:
       pairs: For each workload, one pair of arrays (mine, other): mine is for the first
@@ -197,11 +201,14 @@ def searched_difference(
 class SearchedCost(NamedTuple):
     """The cost of one rule on one workload, over independent searches.
 
+    A workload is an optimisation problem. Each search chooses hyper-parameters for the
+    rule. These are then run on several seeds.
+
     Attributes:
       cost: Geometric mean of the cost over searches and seeds. In a study on networks,
-        the cost of a run is its final validation loss. In other studies, the cost is
-        the passes over the data to the target. There, a run that missed the target
-        costs ten times the budget of passes.
+        the cost of a run is its final validation loss. In other studies, the cost of a
+        run is the passes over the data to the target. If such a run missed the target,
+        it costs ten times the budget of passes.
       low, high: Confidence interval of the cost. The interval includes the variation
         between searches and between seeds.
       spread: Largest cost of a search divided by the smallest one. The cost of a search
@@ -229,13 +236,14 @@ def searched_cost(
 ) -> SearchedCost:
     """Return the cost of one rule on one workload, and whether the searches disagree.
 
-    Each search chooses hyper-parameters independently of the other searches.
+    The rule was tuned by J independent searches. Each search chose hyper-parameters,
+    which were then run on n reporting seeds.
 
     Args:
-      logs: Log cost of the hyper-parameters that each of J searches chose, on each of n
-        reporting seeds, shape (J, n). A rule without hyper-parameters to search has one
-        row. Then the interval includes the variation between seeds only. For any other
-        rule, pass at least two searches.
+      logs: Log costs, shape (J, n): a row for each search, and a column for each
+        reporting seed. A rule without hyper-parameters to search has one row. Then the
+        interval includes the variation between seeds only. For any other rule, pass at
+        least two searches.
       level: Coverage of the interval.
       resolution: Smallest half width of the interval of the log cost. The default is
         log 1.02.

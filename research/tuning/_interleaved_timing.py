@@ -20,14 +20,15 @@ TRIALS = 5  # Trial calls; the fastest one determines the number of repetitions.
 def interleaved_timing(
     calls: Sequence[Callable[[], Any]], repeats: int
 ) -> Float[np.ndarray, "repeats calls"]:
-    """Time several calls in rounds, and reverse their order in every second round.
+    """Time several calls in turns, so that other load slows them about equally.
 
-    Each round takes one sample of each call.
+    Each call first runs five times, so that compilation is not measured. Then there are
+    `repeats` rounds. Each round takes one sample of each call, in reversed order in
+    every second round.
 
     To compare two calls, divide one column of the result by the other, and take the
     median of these ratios. Other load on the machine slows both calls about equally, so
-    this median hardly depends on the load. Each call first runs five times, so that
-    compilation is not measured.
+    this median hardly depends on the load.
 
     Args:
       calls: Functions without arguments. If a function returns JAX arrays, the time

@@ -26,8 +26,11 @@ from research.workloads import known_optimum
 class Measured(NamedTuple):
     """The measurement of a rule with a sampler on a workload.
 
+    `measure` chooses the learning rate on the tuning seeds. It then trains at this rate
+    on other seeds, the reporting seeds.
+
     Attributes:
-      choice: The learning rate that was chosen on the tuning seeds, a `Choice`.
+      choice: The learning rate that was chosen, a `Choice`.
       trained: Runs on the reporting seeds, at the rate of `choice`.
       gaps: Gaps f - f* at the k evaluations of each run in `trained`, shape (seeds, k).
         f is the objective and f* its minimum. `trained.passes` contains the passes over
@@ -64,10 +67,10 @@ def measure(
 ) -> Measured:
     """Choose the learning rate on the tuning seeds, then train on the reporting seeds.
 
-    The score of a run is log10((f - f*) / (f_0 - f*)), averaged over the run's passes
-    over the data (`statistics.digits_gained`). Here f is the objective, f_0 its initial
-    value and f* its minimum. `choose_rate` searches for the rate with the lowest mean
-    score over the tuning seeds.
+    `choose_rate` chooses the rate with the lowest mean score over the tuning seeds. The
+    score of a run is log10((f - f*) / (f_0 - f*)), averaged over the run's passes over
+    the data (`statistics.digits_gained`). Here f is the objective, f_0 its initial
+    value and f* its minimum.
 
     Args:
       workload: Workload with a known optimum.
@@ -83,9 +86,9 @@ def measure(
         field `share` of the progress is the estimated share of the whole measurement
         that is done.
       checkpoints: Function from a name to the `Checkpoint` in which unfinished runs are
-        saved, as in `descent.sweep`. The name does not identify the rule, the sampler
-        and the workload, so use a different folder (or other storage) for each
-        combination of these three. By default nothing is saved.
+        saved, as in `descent.sweep`. The names do not identify the rule and the
+        workload. So use a different folder (or other storage) for each combination of a
+        rule and a workload. By default nothing is saved.
       timed: If True, one more training of max(1, num_epochs // 30) epochs is run and
         timed, with no other run beside it. Pass False if other work runs at the same
         time, and call `time_alone` later.

@@ -27,7 +27,7 @@ class Choice(NamedTuple):
       widened: Number of times that rates were added below the smallest or above the
         largest.
       at_edge: Whether the chosen rate is the smallest or the largest of all rates that
-        were tried, so that a better rate may lie outside. False if only one rate was
+        were tried. If so, a better rate may lie outside. False if only one rate was
         tried.
     """
 
@@ -52,14 +52,16 @@ def choose_rate(
     The ladder is the sequence of rates to try. If its first or last rate is the best,
     more rates are added at this end, up to six times. A rate that would be 0 or
     infinite in floating-point arithmetic is not added. A ladder of one rate is never
-    extended. In the example, the smallest rate is the best three times in a row. Each
-    time, two rates are added below it, so `widened` is 3. After that, the best rate is
-    between other tried rates, so `at_edge` is False.
+    extended.
+
+    In the example, the smallest rate is the best three times in a row. Each time, two
+    rates are added below it, so `widened` is 3. After that, the best rate is between
+    other tried rates, so `at_edge` is False.
 
     Args:
-      score: Function that takes rates (k,) and returns scores (k, number of tuning
-        seeds). Lower is better; inf or NaN means that the run diverged. -inf is
-        refused, because no mean is defined with it.
+      score: Function that takes an array of k rates, shape (k,), and returns their
+        scores, shape (k, number of tuning seeds). Lower is better. inf or NaN means
+        that the run diverged. -inf is refused, because no mean is defined with it.
       ladder: Rates to try first, positive and ascending.
       factor: Ratio between an added rate and its neighbours.
       added: Number of rates that are added each time.

@@ -41,12 +41,13 @@ class Regime(NamedTuple):
     def make_rule(
         self, rule: Callable[[Any], optax.GradientTransformation], n: int
     ) -> Callable:
-        """Return a function learning_rate -> rule; the rate may decay (`decaying`).
+        """Return a function from a learning rate to the update rule of this regime.
 
         The argument `rule` is a function that takes a learning rate or a schedule, and
-        returns an update rule. n is the number of training examples. The decaying rate
-        at step t = 0, 1, ... is the learning rate divided by sqrt(1 + t b / n). Here b
-        is the batch size, which is n for the full batch.
+        returns an update rule. n is the number of training examples. If `decaying` is
+        False, the learning rate is constant, and the result is `rule` itself. If
+        `decaying` is True, the rate at step t = 0, 1, ... is the learning rate divided
+        by sqrt(1 + t b / n). Here b is the batch size, which is n for the full batch.
         """
         if not self.decaying:
             return rule
@@ -70,16 +71,21 @@ class Regime(NamedTuple):
 
 
 def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Return regimes for which theory predicts the value at which f - f* levels off.
+    """Return regimes for which theory predicts how close descent comes to the minimum.
 
-    f is the objective and f* its minimum. A regime is a way to draw batches, with a
-    constant or a decaying learning rate. There are four regimes: the full batch,
-    mini-batches of `batch_size` examples, single examples, and single examples with a
-    decaying learning rate. Mini-batches and single examples are drawn with replacement.
-    For gradient descent with a small constant learning rate η on such batches, f - f*
-    levels off at approximately η tr(C) / (4b). Here b is the number of examples in a
-    batch, and C is the covariance matrix of the gradients of single examples at the
-    minimum.
+    A regime is a way to draw batches, with a constant or a decaying learning rate.
+    There are four regimes:
+
+    - the full batch;
+    - mini-batches of `batch_size` examples;
+    - single examples;
+    - single examples with a decaying learning rate.
+
+    Mini-batches and single examples are drawn with replacement. Let f be the objective
+    and f* its minimum. For gradient descent with a small constant learning rate η on
+    such batches, f - f* levels off at approximately η tr(C) / (4b). Here b is the
+    number of examples in a batch, and C is the covariance matrix of the gradients of
+    single examples at the minimum.
 
     Example:
       >>> [regime.name for regime in theory_regimes(32)][1:3]

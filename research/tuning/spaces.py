@@ -422,11 +422,13 @@ def _value(
 
 
 def parse_range(text: str) -> Range:
-    """Parse a range of a command line, such as "1e-4..10" or "0.5..0.999 one_minus".
+    """Parse a hyper-parameter's range, such as "1e-4..10" or "0.5..0.999 one_minus".
 
-    The scale is log, linear, or one_minus, which is logarithmic in 1 - value. If the
-    text has no scale, the scale is log. A default value may follow: "1e-4..10 log
-    default=0.1". `check_space`, not this function, checks the ends and the scale.
+    The text consists of the two ends, the scale and a default value, as in "1e-4..10
+    log default=0.1". The scale and the default value may be left out. The scale is log,
+    linear, or one_minus, which is logarithmic in 1 - value. If the text has no scale,
+    the scale is log. This function does not check the ends and the scale. `check_space`
+    checks them.
 
     Raises:
       ValueError: The text does not have this syntax.
@@ -468,7 +470,8 @@ def range_text(range_: Range) -> str:
 def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
     """Parse search spaces of a command line, such as "mine.learning_rate=1e-4..10".
 
-    Each text gives the range of one hyper-parameter of one rule.
+    Each text has the form rule.name=range. It gives the range of one hyper-parameter of
+    one rule, in the syntax of `parse_range`.
 
     Returns:
       A dict {rule: {name: Range}} in which every range is valid.

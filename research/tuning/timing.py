@@ -28,12 +28,16 @@ TIMED_CALLS = 5
 class Timing(NamedTuple):
     """Seconds of one training while no other training runs.
 
-    All fields are floats. A call of the compiled program runs the training once.
-    `compile_seconds` and `first_call_seconds` are the seconds of the compilation and of
-    the first call. Five more calls follow. The seconds of each of these five calls are
-    divided by the number of epochs. `seconds_per_epoch`, `fastest_seconds_per_epoch`
-    and `slowest_seconds_per_epoch` are the median, the least and the largest of the
-    five quotients.
+    A call of the compiled program runs the training once. After a first call, five more
+    calls follow. The seconds of each of these five calls are divided by the number of
+    epochs. All fields are floats.
+
+    Attributes:
+      compile_seconds: Seconds of the compilation.
+      first_call_seconds: Seconds of the first call.
+      seconds_per_epoch: Median of the five quotients.
+      fastest_seconds_per_epoch: Least of the five quotients.
+      slowest_seconds_per_epoch: Largest of the five quotients.
     """
 
     compile_seconds: float
@@ -88,11 +92,14 @@ def time_alone(
     hyperparameters: Mapping[str, float],
     num_epochs: int,
 ) -> Timing:
-    """Time one training that runs alone, without evaluations of the objective.
+    """Time one training that runs alone, without evaluations between its steps.
+
+    The timed program computes no other training. It computes only the steps of the
+    training, and does not evaluate the objective to measure progress.
 
     Args:
       workload: Workload to train.
-      make_rule: Function that makes the rule from the hyperparameters.
+      make_rule: Function that makes the update rule from the hyperparameters.
       sampler: Sampler for the training data of the workload.
       hyperparameters: Arguments of `make_rule`, by name; finite numbers.
       num_epochs: Number of epochs in each timed call.
@@ -114,14 +121,16 @@ def compile_alone(
     hyperparameters: Mapping[str, float],
     num_epochs: int,
 ) -> TrainingAlone:
-    """Compile one training that runs alone, without evaluations of the objective.
+    """Compile one training that runs alone, without evaluations between its steps.
 
-    Use this function instead of `time_alone` to compile several trainings at the same
-    time, in threads, and to time them later, one after another.
+    The compiled program computes no other training. It computes only the steps of the
+    training, and does not evaluate the objective to measure progress. Use this function
+    instead of `time_alone` to compile several trainings at the same time, in threads,
+    and to time them later, one after another.
 
     Args:
       workload: Workload to train.
-      make_rule: Function that makes the rule from the hyperparameters.
+      make_rule: Function that makes the update rule from the hyperparameters.
       sampler: Sampler for the training data of the workload.
       hyperparameters: Arguments of `make_rule`, by name; finite numbers.
       num_epochs: Number of epochs of the training.

@@ -72,13 +72,14 @@ def adagrad(
     s_t = s_(t-1) + g_t²,
     u_t = -η_t g_t / √(s_t + ε), or 0 where s_t = 0.
 
-    g_t is the gradient, u_t the update and η_t the learning rate at step t. The sum
-    starts from s_0 = initial_accumulator_value. With eps_in_sqrt=False the denominator
-    is √s_t + ε. The defaults are those of optax.adagrad, which has no argument
-    eps_in_sqrt. The paper starts from s_0 = 0 and adds its constant δ outside the root.
-    torch does the same, with δ = 1e-10. The starting value changes the first steps much
-    more than the place of ε does. For example, if the first gradient entry is 0.01, the
-    param moves by 0.0316 η with the default s_0 = 0.1, and by about η with s_0 = 0.
+    g_t is the gradient, s_t the sum of its squares, u_t the update and η_t the learning
+    rate at step t. The sum starts from s_0 = initial_accumulator_value. With
+    eps_in_sqrt=False the denominator is √s_t + ε. The defaults are those of
+    optax.adagrad, which has no argument eps_in_sqrt. The paper starts from s_0 = 0 and
+    adds its constant δ outside the root. torch does the same, with δ = 1e-10. The
+    starting value changes the first steps much more than the place of ε does. For
+    example, if the first gradient entry is 0.01, the param moves by 0.0316 η with the
+    default s_0 = 0.1, and by about η with s_0 = 0.
 
     Use it for sparse features. The param of such a feature has the gradient 0 in most
     steps, so s_t stays small, and the param takes long steps when the feature occurs.
@@ -158,13 +159,16 @@ def adadelta(
     u_t = -η_t d_t, from E_0 = D_0 = 0.
 
     g_t is the gradient, d_t the direction, u_t the update and η_t the learning rate at
-    step t. If ε is neglected, g_t / √E_t has no unit, and the factor √D_(t-1) gives d_t
-    the unit of the params. The paper has no η, which is the same as η = 1. As in optax
-    and torch, D_t averages d_t², not u_t². For complex params, E_t and D_t average
-    squared absolute values. optax averages the complex squares instead, and torch
-    treats the real and the imaginary part of an entry as two entries. optax.adadelta
-    also has an argument weight_decay. To get the same decay here, chain
-    `add_decayed_weights` before this rule.
+    step t. E_t is the moving average of g_t², and D_t is the moving average of d_t². If
+    ε is neglected, g_t / √E_t has no unit, and the factor √D_(t-1) gives d_t the unit
+    of the params.
+
+    The paper has no η, which is the same as η = 1. As in optax and torch, D_t averages
+    d_t², not u_t². For complex params, E_t and D_t average squared absolute values.
+    optax averages the complex squares instead, and torch treats the real and the
+    imaginary part of an entry as two entries. optax.adadelta also has an argument
+    weight_decay. To get the same decay here, chain `add_decayed_weights` before this
+    rule.
 
     Use it where no rate can be tuned and many steps are affordable. D starts at 0, so
     each entry of the first step is at most η √(ε / (1 - ρ)), which is 0.003 with the
@@ -174,9 +178,8 @@ def adadelta(
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
         schedule (number of earlier steps -> η).
       rho: Decay ρ in [0, 1); may be traced.
-      eps: Constant ε, at least 0; may be traced. With ε = 0, an entry whose first
-        gradient is not 0 never moves, and an entry whose first gradient is 0 becomes
-        NaN.
+      eps: Constant ε, at least 0; may be traced. With ε = 0, an entry becomes NaN if
+        its first gradient is 0. Otherwise the entry never moves.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
@@ -273,17 +276,18 @@ def rmsprop(
     v_t = β v_(t-1) + (1 - β) g_t²,
     u_t = -η_t g_t / √(v_t + ε), from v_0 = initial_scale.
 
-    g_t is the gradient, u_t the update and η_t the learning rate at step t. With
-    eps_in_sqrt=False the denominator is √v_t + ε. With bias_correction=True, v_t / (1 -
-    β^t) replaces v_t. Without bias correction and with v_0 = 0, the first step moves
-    each entry by about η / √(1 - β), if ε is negligible in the denominator. For β =
-    0.9, this length is 3.2 η.
+    g_t is the gradient, v_t the moving average of its squares, u_t the update and η_t
+    the learning rate at step t. With eps_in_sqrt=False the denominator is √v_t + ε.
+    With bias_correction=True, v_t / (1 - β^t) replaces v_t. Suppose that there is no
+    bias correction, that v_0 = 0, and that ε is negligible in the denominator. The
+    first step then moves each entry by about η / √(1 - β). For β = 0.9, this length is
+    3.2 η.
 
     With centered=True the variance v_t - m_t² replaces v_t, where m_t is the moving
     average of gradients with the decay β, from m_0 = 0. If bias_correction is also
-    True, v_t and m_t are each divided by 1 - β^t. In this case, and with
-    initial_scale=0, the variance of the first step is 0. The first update is then -η
-    g_1 / √ε, or -η g_1 / ε with eps_in_sqrt=False, and may be very large.
+    True, v_t and m_t are each divided by 1 - β^t. If, in addition, initial_scale is 0,
+    the variance of the first step is 0. The first update may then be very large: it is
+    -η g_1 / √ε, or -η g_1 / ε with eps_in_sqrt=False.
 
     With momentum μ the update is not u_t, but the sum b_t = μ b_(t-1) + u_t, from b_0 =
     0. With nesterov=True the update is u_t + μ b_t. With rate_in_momentum=False, η_t
@@ -465,6 +469,9 @@ def madgrad(
 ) -> optax.GradientTransformation:
     """Dual averaging, divided by the cube root of a weighted sum of squared gradients.
 
+    Each step goes towards a point z_t. In dual averaging, z_t is computed from the
+    initial params x_0 and a sum of all gradients, not from the current params x_t.
+
     w_t = (η_t + ε) √t, with t counted from 1, is the weight of the gradient g_t,
     s_t = s_(t-1) + w_t g_t,
     ν_t = ν_(t-1) + w_t g_t²,
@@ -474,9 +481,8 @@ def madgrad(
     x_1 = x_0. The sums s_t and ν_t start at 0. Where the divisor ∛ν_t + ε is 0, the
     quotient in z_t is 0.
 
-    In dual averaging, z_t is computed from x_0 and a sum of all gradients, not from
-    x_t. optax.contrib.madgrad and the authors' code use the formulas above, except that
-    the weight w_t in the authors' code is 0 in a step with η_t = 0. The paper has η_t
+    optax.contrib.madgrad and the authors' code use the formulas above, with one
+    exception: in the authors' code, w_t is 0 in a step with η_t = 0. The paper has η_t
     in place of η_t + ε (eps_in_rate=False). This function computes x_t - x_0 as the sum
     of its updates, so the rule must be the last one in a chain. optax stores x_0 and
     subtracts x_0 from x_t. This subtraction loses digits. optax also computes √t in

@@ -67,15 +67,19 @@ def adam(
     m̂_t = m_t / (1 - β1^t),
     v̂_t = v_t / (1 - β2^t), with t counted from 1 and m_0 = v_0 = 0.
 
-    g_t is the gradient, u_t the update and η_t the learning rate at step t. The
-    divisions by 1 - β1^t and 1 - β2^t correct both averages for starting at 0.
+    g_t is the gradient, u_t the update and η_t the learning rate at step t. β1, β2, ε
+    and ε_root are the arguments b1, b2, eps and eps_root. m_t is an average of
+    gradients, and v_t an average of their squares. The divisions by 1 - β1^t and 1 -
+    β2^t correct both averages for starting at 0 (bias correction).
+
     optax.adam and, for real params, torch.optim.Adam are the same: ε is added after the
     correction, as in the paper's algorithm 1. The faster form at the end of the paper's
-    section 2 adds ε before the correction. ε_root comes from optax; a positive ε_root
-    makes the root differentiable at 0. If float64 is off and t is small, computing 1 -
-    0.999^t directly loses two digits, and the relative error of the first steps is 1e-5
-    in optax. This rule computes 1 - β^t as -expm1(t log β), which reduces the error to
-    2e-7.
+    section 2 adds ε before the correction. ε_root comes from optax. A positive ε_root
+    makes the root differentiable at 0.
+
+    If float64 is off and t is small, computing 1 - 0.999^t directly loses two digits.
+    In optax, the relative error of the first steps is then 1e-5. This rule computes 1 -
+    β^t as -expm1(t log β), which reduces the error to 2e-7.
 
     For params in half precision, wrap the rule in `with_state_dtype(..., "float32")`.
     In bfloat16 the number 0.999 rounds to 1, so v never falls. In float16, ε rounds to
@@ -121,9 +125,10 @@ def adamw(
 ) -> optax.GradientTransformation:
     """Adam with weight decay that is separate from the gradient.
 
-    u_t = -η_t (m̂_t / (√(v̂_t + ε_root) + ε) + λ x_t), where u_t is the update, x_t are
-    the params and η_t is the learning rate at step t. m̂_t and v̂_t are the averages of
-    the gradients and of their squares, with bias correction, as in `adam`.
+    u_t = -η_t (m̂_t / (√(v̂_t + ε_root) + ε) + λ x_t).
+    Here u_t is the update, x_t are the params, η_t is the learning rate at step t, and
+    λ is the argument weight_decay. m̂_t and v̂_t are the averages of the gradients and
+    of their squares, with bias correction, as in `adam`.
 
     optax.adamw and, for real params, torch.optim.AdamW are the same except for the
     default λ: 1e-4 in optax and here, 1e-2 in torch. The paper's rate is a constant α
@@ -218,18 +223,21 @@ def amsgrad(
     """Adam that divides by the root of the largest average of squares so far.
 
     u_t = -η_t m̂_t / (√(n_t + ε_root) + ε),
-    n_t = max(n_(t-1), v̂_t), where m̂_t and v̂_t are the averages of the gradients and
-    of their squares, with bias correction, as in `adam`. n_0 is 0, u_t is the update
-    and η_t the learning rate.
+    n_t = max(n_(t-1), v̂_t), with n_0 = 0.
+    Here u_t is the update and η_t the learning rate. m̂_t and v̂_t are the averages of
+    the gradients and of their squares, with bias correction, as in `adam`.
 
     The defaults are those of optax.amsgrad. The paper corrects neither average. To
     follow the paper, set bias_correction_mu=False and bias_correction_nu=False. torch's
     Adam(amsgrad=True) takes the maximum of the uncorrected v_t and then corrects this
-    maximum. To follow torch, set correct_before_max=False. The two orders differ most
-    if the first gradient is large. The reason is that v̂_1 = g_1², so with
-    correct_before_max=True, n_t stays at g_1² as long as no later v̂_t is larger.
-    With correct_before_max=False, (1 - β2) g_1² / (1 - β2^t) takes the place of n_t as
-    long as no later v_t is larger than v_1. This quotient falls with t.
+    maximum. To follow torch, set correct_before_max=False.
+
+    The two orders differ most if the first gradient g_1 is large:
+
+    - With correct_before_max=True, n_t stays at v̂_1 = g_1² as long as no later v̂_t is
+      larger.
+    - With correct_before_max=False, (1 - β2) g_1² / (1 - β2^t) takes the place of n_t
+      as long as no later v_t is larger than v_1. This quotient falls with t.
 
     Use it where Adam does not converge although η_t falls. Adam's v̂_t forgets a large,
     rare gradient after some time. The maximum does not. Where Adam converges, do not
@@ -312,7 +320,7 @@ def adamax(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
 ) -> optax.GradientTransformation:
-    """Divide an average of gradients by a decaying maximum of their sizes.
+    """Divide an average of gradients by a decaying maximum of their absolute values.
 
     n_t = max(β2 n_(t-1), |g_t| + ε), with n_0 = 0,
     u_t = -η_t m̂_t / n_t.
@@ -357,9 +365,10 @@ def adamaxw(
 ) -> optax.GradientTransformation:
     """Adamax with weight decay that is separate from the gradient.
 
-    u_t = -η_t (m̂_t / n_t + λ x_t), where m̂_t is the average of the gradients and n_t
-    the decaying maximum of their sizes, as in `adamax`. u_t is the update, x_t are the
-    params and η_t is the learning rate at step t.
+    u_t = -η_t (m̂_t / n_t + λ x_t).
+    Here u_t is the update, x_t are the params, η_t is the learning rate at step t, and
+    λ is the argument weight_decay. m̂_t is the average of the gradients, and n_t the
+    decaying maximum of their absolute values, as in `adamax`.
 
     optax.adamaxw is the same. torch.optim.Adamax can only add λ x_t to the gradient.
 

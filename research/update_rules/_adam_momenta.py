@@ -73,20 +73,21 @@ def ademamix(
     n_t = β3 n_(t-1) + (1 - β3) g_t,
     u_t = -η_t ((m̂_t + α n_t) / (√(v̂_t + ε_root) + ε) + λ x_t), where u_t is the
     update, g_t the gradient, x_t are the params and η_t is the learning rate at step t.
-    m̂_t and v̂_t are the averages of the gradients and of their squares, with bias
-    correction, as in `adam`.
+    n_t is the slow average. m̂_t and v̂_t are the averages of the gradients and of
+    their squares, with bias correction, as in `adam`. α is alpha, β3 is b3 and λ is
+    weight_decay.
 
     The slow average n_t starts at 0 without bias correction, so its influence grows
-    slowly. With warmup_steps = T > 0, α is replaced by α min(t / T, 1), where t is
-    counted from 1. β3 is replaced by a decay β3_t that grows from about β1 to β3: log
-    β3_t = log β3 / (s + (1 - s) log β3 / log β1), with s = min(t / T, 1).
+    slowly. With warmup_steps = T > 0, α and the decay of n_t also grow during the first
+    T steps. Let s = min(t / T, 1) at step t, counted from 1. α is replaced by α s. β3
+    is replaced by a decay β3_t that grows from about β1 to β3: log β3_t = log β3 / (s +
+    (1 - s) log β3 / log β1). Without a warm-up, the training may diverge early. In the
+    paper, the warm-up lasts for the whole training.
 
-    optax.contrib.ademamix has no argument for the warm-up. Without a warm-up, the two
-    rules are the same. optax's rule also accepts schedules for α and β3, and counts
-    their steps from 0. In the paper, the warm-up lasts for the whole training. Without
-    a warm-up, the training may diverge early. In the library bitsandbytes, the
-    arguments t_alpha and t_beta3 are the lengths of the warm-ups of α and β3. torch
-    does not have the rule.
+    Without a warm-up, optax.contrib.ademamix is the same rule. It has no argument for
+    the warm-up, but also accepts schedules for α and β3, and counts their steps from 0.
+    In the library bitsandbytes, the arguments t_alpha and t_beta3 are the lengths of
+    the warm-ups of α and β3. torch does not have the rule.
 
     Use it for long trainings of large models, where gradients that are 10,000 steps old
     still help. The rule stores three arrays per leaf where Adam stores two. With α = 0
@@ -198,13 +199,14 @@ def simplified_ademamix(
     m_t = β1 m_(t-1) + g_t,
     u_t = -η_t ((m_t + α g_t) / (√(v̂_t + ε_root) + ε) + λ x_t), where u_t is the
     update, g_t the gradient, x_t are the params and η_t is the learning rate at step t.
-    v̂_t is the average of the squared gradients, with bias correction, as in `adam`.
+    m_t is the decaying sum, and v̂_t is the average of the squared gradients, with bias
+    correction, as in `adam`. α is alpha and λ is weight_decay.
 
     m_t starts at 0 and is a sum, not an average. If α and λ are 0 and the gradient is
-    constant, each entry therefore moves by η in the first step, and later by up to η /
-    (1 - β1). Use about 1 - β1 times the rate of Adam. optax.contrib.simplified_ademamix
-    is the same for real params. For complex params, optax computes v_t from g² instead
-    of |g|². torch does not have the rule.
+    constant, each entry therefore moves by η in the first step, and later by up to
+    η / (1 - β1). So use about 1 - β1 times the rate of Adam.
+    optax.contrib.simplified_ademamix is the same for real params. For complex params,
+    optax computes v_t from g² instead of |g|². torch does not have the rule.
 
     Use it in place of AdEMAMix if a second average costs too much memory. The paper
     uses a large α for small batches, and an α near 0 for large batches.
@@ -270,22 +272,23 @@ def laprop(
     weight_decay: Scalar = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Step along a moving average of gradients that are divided by Adam's root √v̂_t.
+    """Step along a moving average of gradients that are first divided as in Adam.
 
     m_t = β1 m_(t-1) + (1 - β1) g_t / (√v̂_t + ε),
     u_t = -η_t (m_t / (1 - β1^t) + λ x_t), where u_t is the update, g_t the gradient,
     x_t are the params and η_t is the learning rate at step t. v̂_t is the average of
-    the squared gradients, with bias correction, as in `adam`.
+    the squared gradients, with bias correction, as in `adam`. λ is weight_decay.
 
     Adam divides the average of all gradients by √v̂_t of the present step. LaProp
-    divides each gradient by √v̂_t of the step in which this gradient was computed, so
-    no quotient exceeds 1 / √(1 - β2), whatever β1 is. With λ = 0 and a constant rate,
-    the authors' code and timm's LaProp are the same as this rule. In both, the weight
-    decay multiplies the params after the step: timm's factor is 1 - η_t λ, and the
-    factor of the authors' code is 1 - λ, without the rate. If η_t comes from a
-    schedule, both take the moving average of η_t g_t / (√v̂_t + ε), divide it by the
-    moving average of η_t, and multiply the result by η_t. optax 0.2.8 and torch do not
-    have the rule.
+    divides each gradient by √v̂_t of the step in which this gradient was computed.
+    Whatever β1 is, no quotient exceeds 1 / √(1 - β2).
+
+    If λ = 0 and the rate is constant, the authors' code and timm's LaProp are the same
+    as this rule. If λ is not 0, both multiply the params after the step by a factor:
+    1 - η_t λ in timm, and 1 - λ, without the rate, in the authors' code. If η_t comes
+    from a schedule, both take the moving average of η_t g_t / (√v̂_t + ε), divide it by
+    the moving average of η_t, and multiply the result by η_t. optax 0.2.8 and torch do
+    not have the rule.
 
     Use it in place of Adam if β2 must be small, for example because the size of the
     gradients changes quickly.
@@ -372,8 +375,8 @@ def mars(
     m_t = β1 m_(t-1) + (1 - β1) c_t,
     v_t = β2 v_(t-1) + (1 - β2) c_t²,
     u_t = -η_t (m̂_t / (√v̂_t + ε) + λ x_t), where m̂_t and v̂_t are m_t and v_t,
-    corrected for bias as in `adam`. u_t is the update, g_t the gradient, x_t are the
-    params and η_t is the learning rate at step t.
+    corrected for bias as in `adam`. Here u_t is the update, g_t the gradient, x_t are
+    the params and η_t is the learning rate at step t. γ is gamma and λ is weight_decay.
 
     c_t is the corrected gradient of one leaf, and |b_t| is the norm over the leaf. In
     the first step c_1 = g_1, even if |g_1| > 1. By default, a leaf with fewer than two
@@ -383,13 +386,15 @@ def mars(
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
     (mars_type="adamw"). The paper's exact form replaces g_(t-1) by the gradient at the
     params of step t - 1 on the examples of step t. The exact form needs a second
-    gradient per step. This rule does not clip c_1, and neither does timm before version
-    1.0.31. A large first gradient therefore makes v_t large, and the updates short, for
-    about 1 / (1 - β2) steps. timm 1.0.31 and the authors divide c_1 by max(1, |c_1|).
-    The authors' code also sets g_0 = 0, has β1 = 0.95 by default, and corrects only
-    leaves with exactly two axes. The other leaves have their own rate, decays and λ in
-    that code. timm's option `caution` corresponds to the function `cautious` here.
-    optax 0.2.8 and torch do not have the rule.
+    gradient per step. timm's option `caution` corresponds to the function `cautious`
+    here. optax 0.2.8 and torch do not have the rule.
+
+    This rule does not clip c_1, and neither does timm before version 1.0.31. A large
+    first gradient therefore makes v_t large, and the updates short, for about
+    1 / (1 - β2) steps. timm 1.0.31 and the authors divide c_1 by max(1, |c_1|). The
+    authors' code also sets g_0 = 0, has β1 = 0.95 by default, and corrects only leaves
+    with exactly two axes. In that code, the other leaves have their own rate, decays
+    and λ.
 
     Use it in place of AdamW on large models. The rule stores three arrays per leaf
     where Adam stores two. timm's default rate is 0.003.
@@ -398,8 +403,8 @@ def mars(
       learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
         `adam`.
       gamma: Factor γ of the correction, at least 0; may be traced. With γ = 0 the rule
-        is AdamW, but |g_t| is clipped to 1 from the second step on, except in leaves
-        that are not corrected.
+        is AdamW, except that corrected leaves have |g_t| clipped to 1 from the second
+        step on.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
         marked True decay, as in `adamw`. None means all leaves.

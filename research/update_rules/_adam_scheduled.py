@@ -64,22 +64,21 @@ def nadam(
 
     u_t = -η_t (μ_(t+1) m_t / (1 - μ_1 ... μ_(t+1)) + (1 - μ_t) g_t / (1 - μ_1 ... μ_t))
     / (√(v̂_t + ε_root) + ε). Here u_t is the update, g_t the gradient and η_t the
-    learning rate at step t, with t counted from 1. m_t is the average of the gradients,
-    and v̂_t the average of their squares with bias correction, as in `adam`.
+    learning rate at step t, with t counted from 1. μ_t is the momentum at step t, and
+    μ_1 ... μ_t the product of the momenta up to step t. m_t is the average of the
+    gradients, and v̂_t the average of their squares with bias correction, as in `adam`.
 
-    μ_1 ... μ_t is the product of the momenta up to step t. The numerator approximates
-    the next average m̂_(t+1). That average contains the gradient g_(t+1), which is not
-    yet known, so g_t replaces g_(t+1). The argument momentum_schedule chooses the
-    momenta μ_t:
+    The numerator approximates the next average m̂_(t+1). That average contains the
+    gradient g_(t+1), which is not yet known, so g_t replaces g_(t+1). The argument
+    momentum_schedule chooses the momenta μ_t:
 
-    "constant", as in optax.nadam: μ_t = β1.
-
-    "paper": μ_t = β1 (1 - ½ 0.96^(t ψ)) with ψ = momentum_decay. The average also uses
-    μ_t: m_t = μ_t m_(t-1) + (1 - μ_t) g_t. v̂_t is β2 v_t / (1 - β2^t), where v_t is the
-    average without bias correction. Adam's v̂_t does not have the factor β2.
-
-    "torch", as in torch.optim.NAdam: μ_t is that of "paper", and m_t and v̂_t are those
-    of Adam.
+    - "constant", as in optax.nadam: μ_t = β1.
+    - "paper": μ_t = β1 (1 - ½ 0.96^(t ψ)) with ψ = momentum_decay. The average also
+      uses μ_t: m_t = μ_t m_(t-1) + (1 - μ_t) g_t. v̂_t is β2 v_t / (1 - β2^t), where
+      v_t is the average of the squares without bias correction. Adam's v̂_t does not
+      have the factor β2.
+    - "torch", as in torch.optim.NAdam: μ_t is that of "paper", and m_t and v̂_t are
+      those of Adam.
 
     With "paper" and "torch", μ_1 is about β1 / 2, instead of β1. With the default b1,
     the absolute value of each entry of the first step is 1.47 η with "constant", 1.06 η
@@ -126,11 +125,12 @@ def nadamw(
 ) -> optax.GradientTransformation:
     """NAdam with weight decay that is separate from the gradient.
 
-    u_t = -η_t (n_t / (√(v̂_t + ε_root) + ε) + λ x_t), with
-    n_t = β1 m_t / (1 - β1^(t+1)) + (1 - β1) g_t / (1 - β1^t). Here u_t is the update,
-    g_t the gradient, η_t the learning rate at step t, with t counted from 1, and x_t
-    are the params. m_t is the average of the gradients, and v̂_t the average of their
-    squares with bias correction, as in `adam`.
+    u_t = -η_t (n_t / (√(v̂_t + ε_root) + ε) + λ x_t),
+    n_t = β1 m_t / (1 - β1^(t+1)) + (1 - β1) g_t / (1 - β1^t).
+    Here u_t is the update, g_t the gradient and η_t the learning rate at step t, with t
+    counted from 1. x_t are the params, and λ is the argument weight_decay. m_t is the
+    average of the gradients, and v̂_t the average of their squares with bias
+    correction, as in `adam`.
 
     optax.nadamw is the same. With same_correction=True, m_t is divided by 1 - β1^t
     instead of 1 - β1^(t+1). The NAdamW of timm and of the AlgoPerf benchmark has this
@@ -256,24 +256,31 @@ def radam(
 
     m̂_t and v̂_t are the averages of the gradients and of their squares, with bias
     correction, as in `adam`. RAdam treats v̂_t as a mean of the squares of ρ_t
-    gradients. The number ρ_t is ρ - 2 t β2^t / (1 - β2^t). Here ρ = 2 / (1 - β2) - 1,
-    and t is the number of the step, counted from 1. While ρ_t is below the argument
-    threshold, the update is u_t = -η_t m̂_t, where η_t is the learning rate.
-    Afterwards, u_t = -η_t r_t m̂_t / (√(v̂_t + ε_root) + ε), with r_t² = (ρ_t - 4) (ρ_t
-    - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
+    gradients. This number is ρ_t = ρ - 2 t β2^t / (1 - β2^t) with ρ = 2 / (1 - β2) - 1,
+    where t is the number of the step, counted from 1. The update is u_t, and η_t is the
+    learning rate:
+
+    - While ρ_t is below the argument threshold, u_t = -η_t m̂_t.
+    - Afterwards, u_t = -η_t r_t m̂_t / (√(v̂_t + ε_root) + ε), with the factor r_t² =
+      (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
 
     With the defaults, the first five updates are -η_t m̂_t. r_t is 0.026 at the sixth
     step and then grows towards 1.
 
-    The defaults are those of optax.radam. torch adds ε before the bias correction: its
-    update is -η_t r_t m̂_t √(1 - β2^t) / (√v_t + ε), where v_t is the average without
-    correction. To follow torch, set eps_before_correction=True. The paper has no ε, and
-    its threshold is 4. The threshold 5 is from the code of the paper's authors. Their
-    code also adds ε before the bias correction. By default (degenerated_to_sgd=False),
-    the code does not move the params while ρ_t is below the threshold. optax computes
-    ρ_6 as the difference 1999 - 1993, which is about 6. If float64 is off, the relative
-    error of optax's sixth step is therefore about 1 %. Here this error is at most 1e-7,
-    because ρ_t is computed without this subtraction of two large numbers.
+    The defaults are those of optax.radam. Other versions differ:
+
+    - torch adds ε before the bias correction: its update is -η_t r_t m̂_t √(1 - β2^t) /
+      (√v_t + ε), where v_t is the average without correction. To follow torch, set
+      eps_before_correction=True.
+    - The paper has no ε, and its threshold is 4.
+    - The code of the paper's authors has the threshold 5, and also adds ε before the
+      bias correction. By default (degenerated_to_sgd=False), it does not move the
+      params while ρ_t is below the threshold.
+
+    optax computes ρ_6 as the difference 1999 - 1993, which is about 6. If float64 is
+    off, the relative error of optax's sixth step is therefore about 1 %. Here this
+    error is at most 1e-7, because ρ_t is computed without this subtraction of two large
+    numbers.
 
     Use it to avoid tuning the length of a warm-up for Adam. The first updates, -η_t
     m̂_t, are not divided by the size of the gradients. The rate η must therefore suit

@@ -69,19 +69,21 @@ def adabelief(
     """Adam that divides by the typical distance of gradients from their average.
 
     s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root,
-    u_t = -η_t m̂_t / (√(s_t / (1 - β2^t)) + ε). Here u_t is the update, g_t the
-    gradient and η_t the learning rate at step t, with t counted from 1. m_t is the
-    average of the gradients with the decay β1, and m̂_t = m_t / (1 - β1^t), as in
-    `adam`.
+    u_t = -η_t m̂_t / (√(s_t / (1 - β2^t)) + ε).
+
+    u_t is the update, g_t the gradient and η_t the learning rate at step t, with t
+    counted from 1. m_t is the average of the gradients with the decay β1, and m̂_t =
+    m_t / (1 - β1^t), as in `adam`. ε_root is added at every step, so its total in s_t
+    tends to ε_root / (1 - β2). In the paper, ε and ε_root are the same constant ε.
 
     optax.adabelief is the same. The authors' package is the same with rectify=False.
     With rectify=True, which is the default, the package multiplies the steps by the
-    factor r_t of `radam`. ε_root is added at every step, so its total in s_t tends to
-    ε_root / (1 - β2). In the paper, both constants are the same ε.
+    factor r_t of `radam`.
 
     Use it in place of Adam if gradients change little from step to step. Its steps are
-    then longer than Adam's. If the gradients do not change at all, the step tends to η
-    m̂_t √((1 - β2) / ε_root) for ε = 0, so ε_root matters more than ε does in Adam.
+    then longer than Adam's. If the gradients do not change at all and ε is 0, the step
+    tends to η m̂_t √((1 - β2) / ε_root). Therefore ε_root matters more than ε does in
+    Adam.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -145,23 +147,25 @@ def acprop(
 
     m_t = β1 m_(t-1) + (1 - β1) g_t,
     s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root,
-    u_t = -η_t (g_t / (√(s_(t-1) / (1 - β2^(t-1))) + ε) + λ x_t). In the first step, g_1
-    is divided by 1 + ε. Here u_t is the update, g_t the gradient, x_t are the params
-    and η_t is the learning rate at step t, with t counted from 1.
+    u_t = -η_t (g_t / (√(s_(t-1) / (1 - β2^(t-1))) + ε) + λ x_t).
 
-    The divisor of g_t does not depend on g_t, and the step has no momentum. As here,
-    the paper and the authors' code have (g_t - m_t)² in s_t. The authors' code has an
-    argument `rectify`. With rectify=False, the code is the same as this rule except for
-    the ε in the first step. With rectify=True, the default, the code multiplies the
-    steps by the factor r_t of `radam`. optax.contrib.acprop has (g_t - m_(t-1))²
-    instead of (g_t - m_t)², as here with from_old_mean=True. The root of s_t is then
-    about 1 / β1 times as large, because g_t - m_t = β1 (g_t - m_(t-1)). From the second
-    step on, the steps of optax are therefore about β1 times as long. torch does not
-    have the rule.
+    u_t is the update, g_t the gradient, x_t are the params and η_t is the learning rate
+    at step t, with t counted from 1. In the first step, g_1 is divided by 1 + ε. The
+    divisor of g_t does not depend on g_t, and the step has no momentum.
 
-    Use it in place of AdaBelief for noisy gradients, because a divisor that depends on
-    g_t, as in AdaBelief, biases the step. Without weight decay, the first step is -η
-    g_1 / (1 + ε), which may be long.
+    As here, the paper and the authors' code have (g_t - m_t)² in s_t. The authors' code
+    has an argument `rectify`. With rectify=False, the code is the same as this rule
+    except for the ε in the first step. With rectify=True, the default, the code
+    multiplies the steps by the factor r_t of `radam`.
+
+    optax.contrib.acprop has (g_t - m_(t-1))² instead of (g_t - m_t)². To follow optax,
+    set from_old_mean=True. The root of s_t is then about 1 / β1 times as large, because
+    g_t - m_t = β1 (g_t - m_(t-1)). From the second step on, the steps of optax are
+    therefore about β1 times as long. torch does not have the rule.
+
+    Use it in place of AdaBelief for noisy gradients. In AdaBelief, the divisor depends
+    on g_t, and this biases the step. Without weight decay, the first step is -η g_1 /
+    (1 + ε), which may be long.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
@@ -250,16 +254,18 @@ def yogi(
     """Adam with a second moment that changes by at most (1 - β2) g² per step.
 
     v_t = v_(t-1) - (1 - β2) sign(v_(t-1) - g_t²) g_t²,
-    u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε), where u_t is the update, g_t the gradient
-    and η_t the learning rate at step t. m_t is the average of the gradients, as in
-    `adam`. m̂_t = m_t / (1 - β1^t) and v̂_t = v_t / (1 - β2^t), with t counted from 1.
+    u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε).
 
-    After a large gradient v_t falls slowly, because a later step reduces v_t by at most
-    (1 - β2) g_t². The paper corrects neither m_t nor v_t. To follow the paper, set
-    bias_correction=False. optax.yogi starts both m and v from 1e-6. Here v starts from
-    1e-6, and m starts from 0. To follow optax, set initial_mu=1e-6. Params whose
-    gradients are 0 then still move down: by 3e-4 η at the first step, and by more than
-    0.001 η in ten steps.
+    u_t is the update, g_t the gradient and η_t the learning rate at step t. m_t is the
+    average of the gradients, as in `adam`. m̂_t = m_t / (1 - β1^t) and v̂_t = v_t / (1 -
+    β2^t), with t counted from 1. After a large gradient v_t falls slowly, because a
+    later step reduces v_t by at most (1 - β2) g_t².
+
+    The paper has no bias correction: it uses m_t and v_t in place of m̂_t and v̂_t. To
+    follow the paper, set bias_correction=False. optax.yogi starts both m and v from
+    1e-6. Here v starts from 1e-6, and m starts from 0. To follow optax, set
+    initial_mu=1e-6. With this value, params whose gradients are 0 still move down: by
+    3e-4 η at the first step, and by more than 0.001 η in ten steps.
 
     Use it in place of Adam if gradients are sparse or change in size. The default ε is
     large, because it was tuned for Yogi. If gradients are below 1e-3, this ε makes Yogi
@@ -362,21 +368,25 @@ def adan(
     m_t = β1 m_(t-1) + (1 - β1) g_t,
     v_t = β2 v_(t-1) + (1 - β2) d_t,
     n_t = β3 n_(t-1) + (1 - β3) (g_t + β2 d_t)²,
-    u_t = -η_t ((m̂_t + β2 v̂_t) / (√(n̂_t + ε_root) + ε) + λ x_t). Here u_t is the
-    update, g_t the gradient, x_t are the params and η_t is the learning rate at step t.
-    m̂_t = m_t / (1 - β1^t), v̂_t = v_t / (1 - β2^t) and n̂_t = n_t / (1 - β3^t),
-    because the averages start at 0.
+    u_t = -η_t ((m̂_t + β2 v̂_t) / (√(n̂_t + ε_root) + ε) + λ x_t).
+
+    u_t is the update, g_t the gradient, x_t are the params and η_t is the learning rate
+    at step t. m̂_t = m_t / (1 - β1^t), v̂_t = v_t / (1 - β2^t) and n̂_t = n_t / (1 -
+    β3^t), because the averages start at 0.
 
     The betas are decays, as in the authors' code and in optax. The paper's betas are 1
-    minus these decays. The default ε_root = 1e-8 is optax's. The authors' code and timm
-    have no ε_root. If the gradients are below 1e-4, the default makes the steps much
-    shorter. Set eps_root=0 in this case. The paper starts from m_1 = g_1 and n_1 =
-    g_1², without the divisions by 1 - β1^t, 1 - β2^t and 1 - β3^t. The paper decays
-    weights implicitly: x_(t+1) = (x_t - η_t q_t) / (1 + λ η_t), where q_t is the
-    quotient in the formula of u_t. Set proximal=True for this decay, which is also the
-    default of the authors' code. optax 0.2.8 multiplies d_t and v̂_t by 1 - β2 instead
-    of β2, although its β2 is a decay. With the default β2, this factor is 0.08 in optax
-    and 0.92 here, so the changes of the gradient have much less weight in optax.
+    minus these decays. The paper starts from m_1 = g_1 and n_1 = g_1², without the
+    divisions by 1 - β1^t, 1 - β2^t and 1 - β3^t. The default ε_root = 1e-8 is optax's.
+    The authors' code and timm have no ε_root. If the gradients are below 1e-4, the
+    default makes the steps much shorter. Set eps_root=0 in this case.
+
+    The paper decays weights implicitly: x_(t+1) = (x_t - η_t q_t) / (1 + λ η_t), where
+    q_t is the quotient in the formula of u_t. Set proximal=True for this decay, which
+    is also the default of the authors' code.
+
+    optax 0.2.8 multiplies d_t and v̂_t by 1 - β2 instead of β2, although its β2 is a
+    decay. With the default β2, this factor is 0.08 in optax and 0.92 here, so the
+    changes of the gradient have much less weight in optax.
 
     Use it for large networks and many steps, at larger rates than Adam's. The rule
     stores four arrays per leaf where Adam stores two.
@@ -506,21 +516,24 @@ def cautious_adamw(
     """AdamW that skips entries whose momentum and gradient have opposite signs.
 
     d_t = m̂_t / (√v̂_t + ε), with m̂_t and v̂_t as in `adam`,
-    u_t = -η_t (k_t d_t / max(mean(k_t), 0.001) + λ x_t). Here u_t is the update, g_t
-    the gradient, x_t are the params and η_t is the learning rate at step t. m̂_t and
-    v̂_t are the averages of the gradients and of their squares, with bias correction.
-    k_t is 1 for entries with d_t g_t > 0 and 0 for the other entries. The mean is over
-    the leaf.
+    u_t = -η_t (k_t d_t / max(mean(k_t), 0.001) + λ x_t).
+
+    u_t is the update, g_t the gradient, x_t are the params and η_t is the learning rate
+    at step t. m̂_t and v̂_t are the averages of the gradients and of their squares, with
+    bias correction. k_t is 1 for entries with d_t g_t > 0 and 0 for the other entries.
+    The mean is over the leaf.
+
+    With cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. If x_t is not 0,
+    this means that the step without decay moves the entry towards 0 or leaves it
+    unchanged.
 
     timm's AdamWLegacy with caution=True is the same rule. The code of Liang et al.
-    differs in two points. First, with foreach=False the code adds ε before the bias
-    correction of v_t. Before August 2025, the code also did this with foreach=True.
-    Second, the defaults of the code are ε = 1e-6 and λ = 0. The paper of Liang et al.
-    divides by (Σ k_t + 1) / n in place of max(mean(k_t), 0.001), where n is the number
-    of entries of the leaf. Set plus_one=True for this divisor. With
-    cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. If x_t is not 0, this
-    means that the step without decay moves the entry towards 0 or leaves it unchanged.
-    optax 0.2.8 does not have the rule. To make another rule cautious, use `cautious`.
+    differs from this rule in two points. First, with foreach=False the code adds ε
+    before the bias correction of v_t. Before August 2025, the code also did this with
+    foreach=True. Second, the defaults of the code are ε = 1e-6 and λ = 0. The paper of
+    Liang et al. divides by (Σ k_t + 1) / n in place of max(mean(k_t), 0.001), where n
+    is the number of entries of the leaf. Set plus_one=True for this divisor. optax
+    0.2.8 does not have the rule. To make another rule cautious, use `cautious`.
 
     Use it in place of AdamW, with the same arguments. If the gradient of an entry
     changes its sign, the momentum m̂_t of this entry may keep the old sign for some
@@ -623,14 +636,16 @@ def adahessian(
     u_t = -η_t (m̂_t / (v̂_t^(k/2) + ε) + λ x_t), where m̂_t is the average of the
     gradients with bias correction, and v̂_t = v_t / (1 - β2^t), as in `adam`.
 
-    u_t is the update, x_t are the params and η_t is the learning rate at step t. H_t is
-    the Hessian of the objective at x_t. The objective is the argument value_fn of
-    update, a function of the params. H_t z_t is computed as the derivative of the
-    gradient along z_t. The entries of z_t are 1 or -1 with equal probability, so that
-    the expected value of D_t is the diagonal of H_t. k is hessian_power, and λ is
-    weight_decay. With average_kernels=True, |D_t| is averaged over the first two axes
-    of every leaf that has four axes. In Flax, these are the height and the width of the
-    kernel of a convolution.
+    u_t is the update, x_t are the params and η_t is the learning rate at step t. k is
+    hessian_power, and λ is weight_decay. H_t is the Hessian of the objective at x_t.
+    The objective is the argument value_fn of update, a function of the params. The
+    entries of z_t are 1 or -1 with equal probability, so that the expected value of D_t
+    is the diagonal of H_t. H_t z_t is computed as the derivative of the gradient along
+    z_t.
+
+    With average_kernels=True, |D_t| is averaged over the first two axes of every leaf
+    that has four axes. In Flax, these are the height and the width of the kernel of a
+    convolution.
 
     The rule is that of the authors' code for images (image_classification), with the
     same defaults of β1, β2, ε and k. That code uses |H_t z_t|, which equals |D_t|. The

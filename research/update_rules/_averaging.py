@@ -61,11 +61,11 @@ def lookahead(
 
     The inner rule moves the params x (the paper's fast weights). The slow params φ
     start at the initial x. They change only in every k-th step, which is called a
-    synchronisation. α is slow_step_size. Evaluate the model at φ, which
-    `research.update_rules.evaluation_params` returns. optax.lookahead is the same, but
-    its params are a pair of fast and slow weights. Here x and φ have exactly the same
-    bits after each synchronisation. In optax they may differ by rounding errors,
-    because optax updates x and φ separately. torch does not have this rule.
+    synchronisation. k is sync_period and α is slow_step_size. Evaluate the model at φ,
+    which `research.update_rules.evaluation_params` returns. optax.lookahead is the
+    same, but its params are a pair of fast and slow weights. Here x and φ have exactly
+    the same bits after each synchronisation. In optax they may differ by rounding
+    errors, because optax updates x and φ separately. torch does not have this rule.
 
     Use it to calm a rule that overshoots or is noisy. Lookahead stores one more copy of
     the params. With α = 1 and reset_state=False, the params move as with the inner rule
@@ -172,11 +172,12 @@ def polyak_averaging(
     iterates, and s is start. The mean leaves out the first s iterates.
 
     Up to t = s + 1, x̄_t is x_t itself. The averaging does not change the steps of the
-    inner rule. `research.update_rules.evaluation_params` returns the mean, at which
-    `research.descent` evaluates the objective. Polyak and Juditsky average x_0 to
-    x_(t-1), the params before each step. torch.optim.ASGD with t0 = s - 1 and lambd=0
-    keeps the same mean. torch's default lambd=1e-4 also decays the params and the rate.
-    optax does not have this rule.
+    other rule (the inner rule). `research.update_rules.evaluation_params` returns the
+    mean, at which `research.descent` evaluates the objective.
+
+    Polyak and Juditsky average x_0 to x_(t-1), the params before each step.
+    torch.optim.ASGD with t0 = s - 1 and lambd=0 keeps the same mean. torch's default
+    lambd=1e-4 also decays the params and the rate. optax does not have this rule.
 
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
     averages out the noise that such a rate leaves in the iterates. Suppose that the
@@ -243,11 +244,13 @@ def exponential_averaging(
 
     x̄_t = β x̄_(t-1) + (1 - β) x_t.
 
-    Here x_t are the iterates (the params after step t), and β is decay. With
-    debias=True the average starts from x̄_0 = 0 and is divided by 1 - β^t, so the
-    result is a weighted mean of x_1, ..., x_t without x_0. With debias=False the
+    Here x̄_t is the average, x_t are the iterates (the params after step t), and β is
+    decay. With debias=True the average starts from x̄_0 = 0 and is divided by 1 - β^t,
+    so the result is a weighted mean of x_1, ..., x_t without x_0. With debias=False the
     average starts from x̄_0 = x_0, as is usual for networks, and x_0 has the weight β^t
-    in x̄_t. The averaging does not change the steps of the inner rule.
+    in x̄_t.
+
+    The averaging does not change the steps of the other rule (the inner rule).
     `research.update_rules.evaluation_params` returns the average, at which
     `research.descent` evaluates the objective. debias=True is optax.ema(β) of the
     params. debias=False is torch's AveragedModel with get_ema_multi_avg_fn(β), except

@@ -31,8 +31,8 @@ def clip_by_value(max_value: Scalar) -> optax.GradientTransformation:
     Returns:
       The transformation, without state; chain it before a rule.
     Raises:
-      ValueError, TypeError: A concrete max_value is not a positive finite number; in
-        init, the params are complex.
+      ValueError, TypeError: A concrete max_value is not a positive finite number, or
+        the params that init receives are complex.
     Example:
       >>> clip = clip_by_value(1.0)
       >>> print(clip.update(jnp.array([3.0, -0.5]), clip.init(None))[0])
@@ -84,9 +84,10 @@ def clip_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
 def clip_by_global_norm(max_norm: Scalar) -> optax.GradientTransformation:
     """Scale the gradient down to a norm of at most c: g <- g min(1, c / |g|).
 
-    |g| is the norm over all leaves. optax.clip_by_global_norm is the same. torch's
-    clip_grad_norm_ divides by |g| + 1e-6. If any entry is NaN or infinite, the result
-    contains NaN, as in optax and torch.
+    Here g is the gradient, and |g| is its Euclidean norm over all leaves.
+    optax.clip_by_global_norm is the same. torch's clip_grad_norm_ divides by |g| +
+    1e-6. If any entry is NaN or infinite, the result contains NaN, as in optax and
+    torch.
 
     Args:
       max_norm: Largest norm c, positive; may be traced.
@@ -121,13 +122,17 @@ def clip_adaptively(
     """Limit the norm of each unit's gradient relative to the unit's weights.
 
     A unit is the set of weights that feed one output. For each unit, g <- g min(1, λ
-    max(|w|, ε) / |g|), where w are the weights of the unit and g is their gradient.
+    max(|w|, ε) / |g|), where w are the weights of the unit and g is their gradient. λ
+    is the argument clipping, and ε the argument eps. If axis is None, these are the
+    units:
 
-    In a matrix of shape (inputs, outputs), a unit is a column. In a leaf of three axes
-    (inputs, heads, head size), as in attention, a unit spans the first axis only. In a
-    convolution's kernel of four or five axes (..., inputs, outputs), a unit spans all
-    axes but the last. Vectors, scalars, and leaves with at most one axis longer than 1
-    are single units.
+    - In a matrix of shape (inputs, outputs), a unit is a column.
+    - In a leaf of three axes (inputs, heads, head size), as in attention, a unit spans
+      the first axis only.
+    - In a convolution's kernel of four or five axes (..., inputs, outputs), a unit
+      spans all axes but the last.
+    - A vector, a scalar, or a leaf with at most one axis longer than 1 is a single
+      unit.
 
     optax.adaptive_grad_clip is the same. torch stores the weight matrix of a layer
     transposed, so in timm's adaptive_clip_grad a unit is a row.
@@ -143,9 +148,9 @@ def clip_adaptively(
     Returns:
       The transformation, without state; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or of the wrong type;
-        axis is not None, an integer, or a list or tuple of integers; update got no
-        params; or a leaf has more than five axes while axis is None.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type.
+        Or axis is not None, an integer, or a list or tuple of integers. Or axis is
+        None, and a leaf has more than five axes. Or update got no params.
     References:
       Brock, De, Smith & Simonyan, High-performance large-scale image recognition
       without normalization, ICML 2021, equation (3).

@@ -49,19 +49,23 @@ class AccumulationState(NamedTuple):
 def accumulate_gradients(
     rule: optax.GradientTransformation, every: Integer
 ) -> optax.GradientTransformationExtraArgs:
-    """Call a rule at every k-th step with the mean of k gradients.
+    """Call an update rule at every k-th step with the mean of k gradients.
 
     k batches then act as one large batch. At every k-th step, the wrapped rule gets the
     mean of the last k gradients and computes the update of this step. At the other
-    steps the update is 0 and the state of the wrapped rule does not change. If the
-    extra argument `grad` is passed, the wrapped rule also gets the mean gradient in its
-    argument `grad`. If `value` is passed, the wrapped rule gets the mean of the last k
-    values of the objective in its argument `value`. If the loss is a mean and all
-    batches have the same size, the k-th update is, up to rounding errors, the update
-    for one batch of k times the size. optax.MultiSteps(rule, k) is the same, but by
-    default keeps the mean in float32. Here the mean has the dtype of the params. For a
-    wider dtype, put `with_state_dtype` around this wrapper. In torch, repeated calls of
-    backward sum the gradients instead of averaging them.
+    steps the update is 0 and the state of the wrapped rule does not change. If the loss
+    is a mean and all batches have the same size, the k-th update is, up to rounding
+    errors, the update for one batch of k times the size.
+
+    The method `update` also accepts extra arguments. If `grad` is passed, the wrapped
+    rule gets the mean gradient in its argument `grad`. If `value` is passed, the
+    wrapped rule gets the mean of the last k values of the objective in its argument
+    `value`.
+
+    optax.MultiSteps(rule, k) is the same, but by default keeps the mean in float32.
+    Here the mean has the dtype of the params. For a wider dtype, put `with_state_dtype`
+    around this wrapper. In torch, repeated calls of backward sum the gradients instead
+    of averaging them.
 
     All k gradients must belong to the same params, so nothing else may change the
     params in these steps. Rules that evaluate the objective with the extra argument
@@ -254,11 +258,15 @@ def cautious(
 ) -> optax.GradientTransformationExtraArgs:
     """Set to 0 each entry of a rule's update that does not oppose the gradient.
 
-    u_t <- k_t u_t / max(s_t, min_share), where u_t is the rule's update and g_t the
-    gradient. k_t is 1 for entries with u_t g_t < 0 and 0 for the other entries. s_t is
-    the mean of k_t over the leaf. With momentum, an entry of u_t may have the same sign
-    as the gradient. Such an entry is set to 0, and the other entries of the update of
-    this leaf become larger.
+    With momentum, an entry of the update may have the same sign as the gradient. Such
+    an entry is set to 0, and the other entries of the update of this leaf become
+    larger:
+
+    u_t <- k_t u_t / max(s_t, min_share).
+
+    Here u_t is the rule's update of a leaf and g_t the gradient of the leaf. k_t is 1
+    for entries with u_t g_t < 0 and 0 for the other entries. s_t is the mean of k_t
+    over the leaf.
 
     The authors' code, and timm's option `caution`, are the same. For a leaf of n
     entries, the paper has n / (Σ k_t + 1) in place of 1 / max(s_t, min_share)
@@ -266,11 +274,11 @@ def cautious(
     with k_t = 0 does not decay. In `cautious_adamw`, an entry with k_t = 0 decays by
     default. optax 0.2.8 does not have this function.
 
-    Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. Around
-    `gradient_descent` it has little effect, because no entry of u_t has the sign of the
-    gradient. With plus_one=False, `cautious` changes the updates of `gradient_descent`
-    only in leaves in which some gradient entries are 0. In such a leaf, s_t is below 1,
-    so the other entries of the update become larger.
+    Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. In
+    `gradient_descent`, no entry of u_t has the sign of the gradient, so `cautious` has
+    little effect. With plus_one=False, it changes the update only in leaves in which
+    some gradient entries are 0. In such a leaf, s_t is below 1, so the other entries of
+    the update become larger.
 
     Args:
       rule: Rule to wrap.
@@ -324,13 +332,18 @@ def with_state_dtype(
 ) -> optax.GradientTransformationExtraArgs:
     """Run a rule and its state in another dtype, such as float32 for bfloat16 params.
 
-    Params, gradients, and the extra arguments `value` and `grad` are cast to dtype
-    before they are passed to the rule. If update gets params and the objective
-    `value_fn`, the rule gets a replacement of value_fn. The replacement takes params in
-    dtype, casts them back to their original dtype, calls value_fn, and returns the
-    value in dtype. Updates are cast back to the dtype of the gradient. The params
-    themselves are still rounded to their own dtype after each step. In optax's rules,
-    mu_dtype and accumulator_dtype change the dtype of a single average only.
+    The wrapper casts what goes into the rule, and what comes out:
+
+    - Params, gradients, and the extra arguments `value` and `grad` are cast to dtype
+      before they are passed to the rule.
+    - Updates are cast back to the dtype of the gradient.
+    - If update gets params and the objective `value_fn`, the rule gets a replacement of
+      value_fn. The replacement takes params in dtype, casts them back to their original
+      dtype, calls value_fn, and returns the value in dtype.
+
+    The params themselves are still rounded to their own dtype after each step. In
+    optax's rules, mu_dtype and accumulator_dtype change the dtype of a single average
+    only.
 
     Use it for params in half precision. In float16, a constant such as the ε = 1e-8 of
     `adam` rounds to 0. Without this wrapper, `adam` and most of its variants then

@@ -11,11 +11,13 @@ class Range(NamedTuple):
 
     Attributes:
       low, high: Ends of the range, low < high.
-      scale: Name of the scale on which the search spreads its values x evenly. "log"
-        spreads log x evenly; use it for rates, with low > 0. "linear" spreads x itself.
-        "one_minus" spreads log(1 - x); use it for momenta, with 0 <= low and high < 1.
-        With "one_minus", the search tries as many values between 0.9 and 0.99 as
-        between 0 and 0.9.
+      scale: Name of the scale on which the search spreads its values x evenly:
+
+        - "log" spreads log x evenly. Use it for rates, with low > 0.
+        - "linear" spreads x itself evenly.
+        - "one_minus" spreads log(1 - x) evenly, so the search tries as many values
+          between 0.9 and 0.99 as between 0 and 0.9. Use it for momenta, with 0 <= low
+          and high < 1.
       default: Value that the search tries first, between low and high. None means the
         middle of the range on the scale.
     """
@@ -27,7 +29,9 @@ class Range(NamedTuple):
 
 
 class RuleEntry(NamedTuple):
-    """Entry of a rule in `RULE_TABLE`, under the name of its constructor.
+    """Entry of an update rule in the dict `RULE_TABLE`, whose keys are names of rules.
+
+    The name of a rule is the name of its constructor.
 
     Attributes:
       constructor: Function that takes learning_rate and other arguments, and returns
@@ -44,7 +48,7 @@ class RuleEntry(NamedTuple):
       aliases: Names of the rule in other libraries, in lower case.
       needs: Input that the rule needs besides the gradient and the objective, in its
         constructor or in a step, for example "residuals". "" if the rule needs nothing
-        else. The rules with "" are those of `UPDATE_RULES`.
+        else. The rules with "" are in the dict `UPDATE_RULES`.
     """
 
     constructor: Callable[..., optax.GradientTransformation]

@@ -101,39 +101,48 @@ def adafactor(
 
     g_t is the gradient of a leaf, u_t its update, x_t its params and η_t the learning
     rate at step t. rms is the root of the mean square over a leaf, δ is
-    clipping_threshold, c is decay_rate, ε2 is min_scale and λ is weight_decay. A matrix
-    is factored if both its sides are at least min_dim_size_to_factor long. Then only
-    the means r_t of the rows and q_t of the columns of v_t are stored, and v̂_t = r_t
-    q_tᵀ / mean(r_t), where mean(r_t) is the mean of the entries of r_t. For leaves with
-    more axes, r_t and q_t are the means over the longest and over the second longest
-    axis. If a leaf is not factored, v̂_t = v_t. With a momentum μ, the first term in
-    the brackets (the term before λ x_t) is replaced by its moving average with the
-    decay μ.
+    clipping_threshold, c is decay_rate, ε is eps, ε2 is min_scale and λ is
+    weight_decay. With a momentum μ, the first term in the brackets (the term before λ
+    x_t) is replaced by its moving average with the decay μ.
+
+    If a leaf is not factored, v̂_t = v_t. A matrix is factored if both its sides are at
+    least min_dim_size_to_factor long. Then only the means r_t of the rows and q_t of
+    the columns of v_t are stored, and v̂_t = r_t q_tᵀ / mean(r_t), where mean(r_t) is
+    the mean of the entries of r_t. For leaves with more axes, r_t and q_t are the means
+    over the longest and over the second longest axis.
+
+    Use it if the state of Adam does not fit into memory. For an (m, n) matrix that is
+    factored, Adafactor without momentum stores m + n numbers. By default, the rate is
+    relative to the size of the params: with η = 0.01, δ = 1 and λ = 0, the root mean
+    square of a step is at most 1 % of max(ε2, rms(x_t)).
 
     Shazeer & Stern use the rate η_t = min(η, 1 / √t) with η = 0.01
-    (relative_step=True). Other implementations differ from this rule in these points:
+    (relative_step=True). Other implementations differ from this rule in the following
+    points.
+
     optax.adafactor has no relative step and no argument for ε2. It subtracts λ x_t
     without the factor η_t, and takes the moving average after the multiplication by
     η_t. It computes t^-c in float32, so in float64 its updates have a relative error of
     1e-7.
-    torch.optim.Adafactor always has the relative step (its lr is η), but multiplies λ
-    x_t by η, not by the minimum. It has no momentum, and factors the last two axes,
-    whatever their lengths. It does not add ε to the squares, but bounds √v̂_t from
-    below. keras.optimizers.Adafactor always takes the minimum of its rate and 1 / √t,
-    but multiplies λ x_t by its rate, not by the minimum. It factors the last two axes.
-    It stores the whole v̂_t, so it does not save memory. The Adafactor of the library
-    transformers factors the last two axes, takes the moving average after the
-    multiplication by η_t, and also multiplies λ x_t by max(ε2, rms(x_t)). The Adafactor
-    of the library timm factors the first two axes of a leaf with at least three axes if
-    both are longer than 16. Otherwise it factors the last two axes if both are longer
-    than 16. It multiplies by max(ε2, rms(x_t)) only if no rate is given. timm's
-    AdafactorBigVision factors the two longest axes if both have at least 16 entries,
-    and never multiplies by max(ε2, rms(x_t)).
 
-    Use it if the state of Adam does not fit into memory. For an (m, n) matrix
-    that is factored, Adafactor without momentum stores m + n numbers. By default, the
-    rate is relative to the size of the params: with η = 0.01, δ = 1 and λ = 0, the root
-    mean square of a step is at most 1 % of max(ε2, rms(x_t)).
+    torch.optim.Adafactor always has the relative step (its lr is η), but multiplies λ
+    x_t by η, not by the minimum min(η, 1 / √t). It has no momentum, and factors the
+    last two axes, whatever their lengths. It does not add ε to the squares, but bounds
+    √v̂_t from below.
+
+    keras.optimizers.Adafactor always takes the minimum of its rate and 1 / √t, but
+    multiplies λ x_t by its rate, not by the minimum. It factors the last two axes. It
+    stores the whole v̂_t, so it does not save memory.
+
+    The Adafactor of the library transformers factors the last two axes, takes the
+    moving average after the multiplication by η_t, and also multiplies λ x_t by max(ε2,
+    rms(x_t)).
+
+    The Adafactor of the library timm factors the first two axes of a leaf with at least
+    three axes if both are longer than 16. Otherwise it factors the last two axes if
+    both are longer than 16. It multiplies by max(ε2, rms(x_t)) only if no rate is
+    given. timm's AdafactorBigVision factors the two longest axes if both have at least
+    16 entries, and never multiplies by max(ε2, rms(x_t)).
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
@@ -326,8 +335,9 @@ class Sm3State(NamedTuple):
     Attributes:
       largest: For each leaf, a tuple with one array per axis. For each index along the
         axis, the array has the largest s_t of all entries of the leaf with this index.
-        s_t is the accumulated square of an entry of the gradient (see `sm3`). A leaf
-        without axes has a tuple with one array of shape ().
+        For a matrix, these are the largest s_t of each row and of each column. s_t is
+        the accumulated square of an entry of the gradient (see `sm3`). A leaf without
+        axes has a tuple with one array of shape ().
       mu: Moving average m_t of the quotients g_t / √(s_t + ε), shaped like the params.
     """
 
@@ -343,12 +353,14 @@ def sm3(
 ) -> optax.GradientTransformation:
     """Adagrad that stores one number for each row and each column of a matrix.
 
-    s_t = min(r_(t-1), c_(t-1)) + g_t² for each entry, where r is the number stored for
-    the row of the entry, and c the number stored for the column, both 0 at the start.
-    Then r_t is the largest s_t in the row, and c_t is the largest s_t in the column.
-    m_t = μ m_(t-1) + (1 - μ) g_t / √(s_t + ε), with 0 in place of the quotient where
-    s_t = 0,
-    u_t = -η_t m_t, where g_t is the gradient, u_t the update and η_t the learning rate.
+    s_t = min(r_(t-1), c_(t-1)) + g_t²,
+    m_t = μ m_(t-1) + (1 - μ) g_t / √(s_t + ε),
+    u_t = -η_t m_t, where g_t is an entry of the gradient, u_t its update, η_t the
+    learning rate and μ the momentum.
+
+    Here r is the number stored for the row of the entry, and c the number stored for
+    its column. Both are 0 at the start. Then r_t is the largest s_t in the row, and c_t
+    is the largest s_t in the column. If s_t is 0, the quotient in m_t is replaced by 0.
 
     In a leaf with more axes, one number is stored for each index along each axis. Each
     entry has one index along each axis. The minimum is then taken over the numbers that

@@ -45,9 +45,8 @@ def gradient_descent(
     examples from which g_t is computed.
 
     Use it as the baseline, and on well-conditioned problems. Let κ be the ratio of the
-    largest to the smallest curvature of a quadratic. With the best rate, the distance
-    to the minimum falls to ε times its first value in a number of steps that grows like
-    κ log(1 / ε).
+    largest to the smallest curvature of a quadratic. With the best rate, the number of
+    steps that multiply the distance to the minimum by ε < 1 grows like κ log(1 / ε).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -88,23 +87,28 @@ def heavy_ball(
     m_t = μ m_(t-1) + g_t,
     u_t = -η_t m_t, from m_0 = 0.
 
-    g_t is the gradient, u_t the update and η_t the learning rate at step t.
-    optax.sgd(η, momentum=μ) and torch.optim.SGD(momentum=μ) are this rule. For the
-    params x_t, Polyak writes x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)). Sutskever et
-    al. write v_t = μ v_(t-1) - η g_t and x_(t+1) = x_t + v_t. With a constant rate the
-    three forms agree. Under a schedule the forms differ. This rule multiplies the whole
-    sum m_t by the current rate. In the other two formulas, each gradient keeps the rate
-    of its own step. torch also has an argument `dampening`, which makes torch multiply
-    g_t by 1 - dampening, except at the first step (see `ema_momentum`).
+    m_t is the decaying sum, g_t the gradient, u_t the update and η_t the learning rate
+    at step t. μ is the momentum. optax.sgd(η, momentum=μ) and
+    torch.optim.SGD(momentum=μ) are this rule. torch also has an argument `dampening`.
+    With this argument, torch multiplies g_t by 1 - dampening, except at the first step
+    (see `ema_momentum`).
+
+    Other authors write the rule in other forms. Let x_t be the params. Polyak writes
+    x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)). Sutskever et al. write v_t = μ v_(t-1) -
+    η g_t and x_(t+1) = x_t + v_t. With a constant rate the three forms agree. Under a
+    schedule the forms differ. This rule multiplies the whole sum m_t by the current
+    rate. In the other two formulas, each gradient keeps the rate of its own step.
 
     Use it on ill-conditioned problems. Let κ be the ratio of the largest to the
-    smallest curvature near a minimum. With the best η and μ, the distance to the
-    minimum falls to ε times its first value in a number of steps that grows like √κ
-    log(1 / ε). `research.update_rules._tuning.heavy_ball_constants` computes these η
-    and μ. Far from a minimum, where the function is not nearly quadratic, the params
-    may cycle for ever. Noise in the gradients moves the params around a minimum.
-    Momentum does not reduce this motion. For small η, the motion is about as large as
-    that of gradient descent with the larger rate η / (1 - μ).
+    smallest curvature near a minimum. With the best η and μ, the number of steps that
+    multiply the distance to the minimum by ε < 1 grows like √κ log(1 / ε).
+    `research.update_rules._tuning.heavy_ball_constants` computes these η and μ. Far
+    from a minimum, where the function is not nearly quadratic, the params may cycle for
+    ever.
+
+    Noise in the gradients moves the params around a minimum. Momentum does not reduce
+    this motion. For small η, the motion is about as large as that of gradient descent
+    with the larger rate η / (1 - μ).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -137,23 +141,31 @@ def nesterov(
     m_t = μ m_(t-1) + g_t,
     u_t = -η_t (g_t + μ m_t), from m_0 = 0.
 
-    g_t is the gradient, u_t the update and η_t the learning rate at step t.
-    optax.sgd(η, momentum=μ, nesterov=True) and torch.optim.SGD(momentum=μ,
-    nesterov=True) are this rule. Nesterov takes the gradient of the objective f at a
-    look-ahead point y_t = x_t + μ (x_t - x_(t-1)), and then steps to x_(t+1) = y_t - η
-    ∇f(y_t). Here the params are y_t, so the gradient is taken at the params (Bengio et
-    al.). With a constant rate the two forms agree.
+    m_t is a decaying sum of gradients, as in `heavy_ball`. g_t is the gradient, u_t the
+    update and η_t the learning rate at step t. μ is the momentum. optax.sgd(η,
+    momentum=μ, nesterov=True) and torch.optim.SGD(momentum=μ, nesterov=True) are this
+    rule.
+
+    Nesterov takes the gradient of the objective f at a look-ahead point y_t = x_t + μ
+    (x_t - x_(t-1)), and then steps to x_(t+1) = y_t - η ∇f(y_t). Here the params are
+    y_t, so the gradient is taken at the params (Bengio et al.). With a constant rate
+    the two forms agree.
 
     Use it where the heavy ball would overshoot. For convex functions with a Lipschitz
     gradient, Nesterov's rule is proved to converge if the rate is small enough. A
     constant μ suits strongly convex functions (`nesterov_constants` in
-    `research.update_rules._tuning` computes this μ). In Nesterov's paper (1983), μ
-    grows towards 1 with t. For such a growing μ, pass a schedule such as
-    `nesterov_momentum`, also in `research.update_rules._tuning`. With a schedule, the
-    formulas are m_t = μ_(t-1) m_(t-1) + g_t and u_t = -η_t (g_t + μ_t m_t). In these
-    two formulas t is counted from 0, the first momentum is μ_0, and m_(-1) is 0. The
-    momentum μ_t in u_t thus also multiplies m_t in the next step. optax and torch do
-    not accept such a schedule.
+    `research.update_rules._tuning` computes this μ).
+
+    In Nesterov's paper (1983), μ grows towards 1 with t. For such a growing μ, pass a
+    schedule such as `nesterov_momentum`, also in `research.update_rules._tuning`. With
+    a schedule, the formulas are
+
+    m_t = μ_(t-1) m_(t-1) + g_t,
+    u_t = -η_t (g_t + μ_t m_t).
+
+    In these two formulas t is counted from 0, the first momentum is μ_0, and m_(-1) is
+    0. The momentum μ_t in u_t thus also multiplies m_t in the next step. optax and
+    torch do not accept such a schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -266,13 +278,15 @@ def ema_momentum(
     m_t = μ m_(t-1) + (1 - μ) g_t,
     u_t = -η_t m_t, from m_0 = 0.
 
-    g_t is the gradient, u_t the update and η_t the learning rate at step t. The rule is
-    the heavy ball with the rate (1 - μ) η, so the length of a step does not grow with
-    μ. optax.chain(optax.ema(μ, debias=False), optax.sgd(η)) is the same. optax's
-    default debias=True also divides m_t by 1 - μ^t, as Adam does.
-    torch.optim.SGD(momentum=μ, dampening=μ) starts from m_1 = g_1, without the factor 1
-    - μ. Set undamped_start=True for that start; the first step is then 1 / (1 - μ)
-    times as long.
+    m_t is the average, g_t the gradient, u_t the update and η_t the learning rate at
+    step t. μ is the momentum. The rule is the heavy ball with the rate (1 - μ) η, so
+    the length of a step does not grow with μ.
+
+    optax.chain(optax.ema(μ, debias=False), optax.sgd(η)) is the same. optax's default
+    debias=True also divides m_t by 1 - μ^t, as Adam does. torch.optim.SGD(momentum=μ,
+    dampening=μ) starts from m_1 = g_1, without the factor (1 - μ). Set
+    undamped_start=True for this start. The first step is then 1 / (1 - μ) times as
+    long.
 
     Use it to tune μ and η separately: the best η depends less on μ than the best rate
     of the heavy ball does. Rates in the literature are usually meant for the heavy
@@ -334,8 +348,10 @@ def sign_descent(
 ) -> optax.GradientTransformation:
     """Move each coordinate by the rate, against the sign of its gradient.
 
-    u_t = -η_t sign(g_t), which is 0 or -0 where the gradient g_t is 0. u_t is the
-    update and η_t the learning rate at step t.
+    u_t = -η_t sign(g_t).
+
+    g_t is the gradient, u_t the update and η_t the learning rate at step t. Where g_t
+    is 0, u_t is 0 or -0.
 
     optax.sign_sgd is this rule. Bernstein et al. call this rule signSGD. Steepest
     descent in the maximum norm has the same direction, but its steps have the
@@ -379,8 +395,8 @@ def signum(
     m_t = μ m_(t-1) + (1 - μ) g_t,
     u_t = -η_t sign(m_t), from m_0 = 0.
 
-    g_t is the gradient, u_t the update and η_t the learning rate at step t.
-    optax.signum(η, beta=μ) is the same. A decaying sum of gradients, as in
+    m_t is the average, g_t the gradient, u_t the update and η_t the learning rate at
+    step t. optax.signum(η, beta=μ) is the same. A decaying sum of gradients, as in
     `heavy_ball`, would give the same signs. Lion takes the sign of (1 - β1) g_t + β1
     m_(t-1), where m is a moving average with a separate decay β2.
 
@@ -440,11 +456,13 @@ def noisy_sgd(
 ) -> optax.GradientTransformation:
     """Add normal noise to the gradient, with a variance that falls over time.
 
-    u_t = -η_t (g_t + σ_t n_t), where n_t are standard normal numbers,
-    σ_t² = σ² / t^γ with t counted from 1, and σ² is the argument eta.
+    u_t = -η_t (g_t + σ_t n_t), with σ_t² = σ² / t^γ.
 
-    g_t is the gradient, u_t the update and η_t the learning rate at step t. At step t,
-    the numbers n_t of leaf k are drawn with the key fold_in(fold_in(key, t - 1), k).
+    g_t is the gradient, u_t the update and η_t the learning rate at step t, which is
+    counted from 1. n_t are standard normal numbers, so the noise σ_t n_t has the
+    variance σ_t². The argument `eta` is σ², not the learning rate η.
+
+    The numbers n_t of leaf k are drawn with the key fold_in(fold_in(key, t - 1), k).
     Here k is counted from 0, and fold_in is `jax.random.fold_in`. A run that is resumed
     at step t therefore draws the same numbers as an uninterrupted run. optax.noisy_sgd
     draws other numbers from the same distribution, because it has a key in its state.

@@ -55,10 +55,16 @@ def backtracking_descent(
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient descent with a backtracking line search by Armijo's rule.
 
-    u_t = -a_t g_t, where the step size a_t is the first of b_t, ρ b_t, ρ² b_t, ... with
-    f(x_t - a_t g_t) <= f(x_t) - c a_t |g_t|². Here u_t is the update, f is the
-    objective, x_t are the params, g_t is the gradient, ρ is shrink and c is
-    sufficient_decrease. A trial is a step size that the search tries.
+    u_t = -a_t g_t.
+
+    u_t is the update, a_t the step size and g_t the gradient at step t. The search
+    tries the step sizes b_t, ρ b_t, ρ² b_t, ... one after another. They are called
+    trials. The step size a_t is the first trial with
+
+    f(x_t - a_t g_t) <= f(x_t) - c a_t |g_t|².
+
+    Here f is the objective, x_t are the params, ρ is shrink and c is
+    sufficient_decrease.
 
     By default the first trial b_t is η, the learning rate, at every step. If the
     argument increase is given, b_t is min(η, increase · a_(t-1)). This saves
@@ -212,10 +218,12 @@ def nonlinear_conjugate_gradient(
     in at most n steps in n dimensions.
 
     The method restarts with d_t = -g_t if d_t is not a descent direction, or if the
-    formula for β_t divides by zero or overflows. The first step size that a search
-    tries is a_(t-1) <g_(t-1), d_(t-1)> / <g_t, d_t>, which assumes that the objective
-    decreases by as much as in the last step. At the first step, and after a failed
-    search, the first step size to try is η min(1, 1 / |g_t|).
+    formula for β_t divides by zero or overflows.
+
+    Each search first tries the step size a_(t-1) <g_(t-1), d_(t-1)> / <g_t, d_t>. This
+    choice assumes that the objective decreases by as much as in the last step. At the
+    first step, and after a failed search, the step size η min(1, 1 / |g_t|) is tried
+    first.
 
     optax does not have this rule. scipy's CG is polak_ribiere_plus with another
     implementation of the strong Wolfe search.
@@ -225,9 +233,9 @@ def nonlinear_conjugate_gradient(
     fewer evaluations. The gradients must be deterministic.
 
     Args:
-      learning_rate: Factor η in the first step size that a search tries, at the first
-        step and after a failed search. A positive number, a traced scalar or a schedule
-        (number of earlier steps -> η).
+      learning_rate: Factor η in the step size η min(1, 1 / |g_t|), which is tried first
+        at the first step and after a failed search. A positive number, a traced scalar
+        or a schedule (number of earlier steps -> η).
       beta: Name of the formula for β_t, one of the four above.
       linesearch: Name of the line search, "strong_wolfe" or "backtracking", or a
         function with the arguments of `strong_wolfe`. The name "strong_wolfe" means

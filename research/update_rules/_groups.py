@@ -60,8 +60,8 @@ def masked_leaves(mask: Any, params: Params) -> MaskTable:
     With the mask of a weight decay, the covered leaves are those that decay.
 
     Args:
-      mask: Pytree of booleans that is a prefix of the params, or a function from the
-        params to such a pytree.
+      mask: Pytree of booleans that is a prefix of the params: one boolean may stand for
+        a whole subtree. Or a function from the params to such a pytree.
       params: Params, or their shapes (jax.ShapeDtypeStruct).
     Returns:
       MaskTable with one row per leaf.
@@ -98,16 +98,16 @@ def masked_leaves(mask: Any, params: Params) -> MaskTable:
 def checked_mask(
     mask: Any, name: str = "mask", entries_are: str = "True or False"
 ) -> Callable[[Params], Any]:
-    """Return a mask as a function from params to a boolean for every leaf.
+    """Convert a mask to a function that returns a boolean for every leaf of the params.
 
     The returned function also checks whether the mask fits the params. Its error
     messages name the faulty leaves.
 
     Args:
-      mask: Pytree of booleans that is a prefix of the params, or a function from the
-        params to such a pytree.
-      name, entries_are: Name of the argument and the values of its entries, for the
-        error messages.
+      mask: Pytree of booleans that is a prefix of the params: one boolean may stand for
+        a whole subtree. Or a function from the params to such a pytree.
+      name, entries_are: Texts for the error messages: the name of the argument that
+        holds the mask, and the values that its entries may have.
     Returns:
       Function params -> pytree of booleans with the structure of the params.
       optax.masked accepts this function. The function raises the same errors as
@@ -157,26 +157,29 @@ def by_group(
 ) -> optax.GradientTransformationExtraArgs:
     """Apply a separate rule to each group of leaves.
 
-    The leaves with label l are updated by rules[l], which does not get the other
-    leaves. optax.partition and torch's parameter groups do the same. Some rules need
-    the extra arguments of update: the gradient `grad`, and the objective `value_fn` as
-    a function of the params. Each rule gets the leaves of `grad` that belong to its
-    group. Each rule gets value_fn as a function of the params of its group, with all
-    other leaves fixed. Other extra arguments (value, indices) are passed on unchanged.
-    Inside a group, `clip_by_global_norm` uses the norm of that group only. To clip by
-    the norm of all leaves, chain `clip_by_global_norm` before this rule.
+    Each leaf of the params has a label, which is the name of its group. The leaves with
+    label l are updated by rules[l], which does not get the other leaves.
+    optax.partition and torch's parameter groups do the same.
+
+    Some rules need the extra arguments of update: the gradient `grad`, and the
+    objective `value_fn` as a function of the params. Each rule gets the leaves of
+    `grad` that belong to its group. Each rule gets value_fn as a function of the params
+    of its group, with all other leaves fixed. Other extra arguments (value, indices)
+    are passed on unchanged. Inside a group, `clip_by_global_norm` uses the norm of that
+    group only. To clip by the norm of all leaves, chain `clip_by_global_norm` before
+    this rule.
 
     Args:
       rules: Mapping from the label of a group, a str, to the rule of the group. If no
         leaf has the label of a rule, this rule is never called.
-      labels: Pytree of labels that is a prefix of the params, or a function from the
-        params to such a pytree.
+      labels: Pytree of labels that is a prefix of the params: one label may stand for a
+        whole subtree. Or a function from the params to such a pytree.
     Returns:
       The rule for all groups.
     Raises:
-      ValueError: rules is empty; in init and update, labels do not fit the structure of
-        the params, or a leaf's label is not in rules. The message names the leaves and
-        labels that do not fit.
+      ValueError: rules is empty. Also raised by init and update if labels do not fit
+        the structure of the params, or if a leaf's label is not in rules. The message
+        names the leaves and labels that do not fit.
       TypeError: rules is not a mapping from labels to rules, or labels is a pytree with
         an entry that is not a str.
     Example:

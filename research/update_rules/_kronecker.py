@@ -70,7 +70,7 @@ def soap(
     shampoo_beta: Scalar | None = None,
     max_size: int | None = None,
 ) -> optax.GradientTransformation:
-    """Run Adam in the eigenbasis of Shampoo's matrices.
+    """Run Adam in the eigenbasis of averages of G Gᵀ and Gᵀ G (Shampoo's factors).
 
     For a matrix X_t with the gradient G_t,
     u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), where λ is weight_decay and
@@ -82,15 +82,16 @@ def soap(
     u_t is the update and η_t the learning rate at step t. Step 1 is the second call of
     update, because the first call only initialises the bases. M_t and V_t start at 0.
     L and R are moving averages of G Gᵀ and Gᵀ G. The bases Q_L and Q_R are orthogonal
-    matrices. Their columns approximate the eigenvectors of L and R. After the step,
-    L <- β L + (1 - β) G_t G_tᵀ and R <- β R + (1 - β) G_tᵀ G_t, where β is
-    shampoo_beta. If t is a multiple of k = refresh_every, the bases are then brought
-    closer to the eigenvectors of L and R. First the columns q_i of Q_L are sorted by
-    q_iᵀ L q_i, the largest first. The rows of V_t are put in the same order, because
-    row i belongs to q_i.
-    With refresh="qr", Q_L then becomes the orthogonal factor of the QR factorisation of
-    L Q_L, which is one step of orthogonal iteration. With refresh="eigh", Q_L becomes
-    the matrix of the eigenvectors of L. Q_R is refreshed in the same way with R.
+    matrices. Their columns approximate the eigenvectors of L and R.
+
+    After the step, L <- β L + (1 - β) G_t G_tᵀ and R <- β R + (1 - β) G_tᵀ G_t, where β
+    is shampoo_beta. If t is a multiple of k = refresh_every, the bases are then
+    refreshed, that is, brought closer to the eigenvectors of L and R. First the columns
+    q_i of Q_L are sorted by q_iᵀ L q_i, the largest first. The rows of V_t are put in
+    the same order, because row i belongs to q_i. With refresh="qr", Q_L then becomes
+    the orthogonal factor of the QR factorisation of L Q_L, which is one step of
+    orthogonal iteration. With refresh="eigh", Q_L becomes the matrix of the
+    eigenvectors of L. Q_R is refreshed in the same way with R.
 
     The first call only sets L = (1 - β) G Gᵀ and R = (1 - β) Gᵀ G, computes Q_L and Q_R
     by an eigen-decomposition, and returns the update 0. Because the bases change only
@@ -100,20 +101,21 @@ def soap(
     A leaf with more than two axes has a basis for each axis. Axes of length 1, and axes
     longer than max_size, are not rotated. Vectors and scalars are not rotated either,
     so for them the rule is Adam from the second call on. If one axis of a matrix is
-    longer than max_size, the rule is the one-sided SOAP of Vyas et al. An entry of the
-    rotated gradient that is not larger than its rounding error counts as 0. If an entry
-    of the rotated gradient is so large that its square overflows, this entry of the
-    rotated step is 0. If L or R overflows, its basis no longer changes. A NaN in a
-    gradient makes all later steps of its leaf NaN; wrap the rule in `skip_nonfinite` to
-    skip such a step.
+    longer than max_size, the rule is the one-sided SOAP of Vyas et al.
+
+    The rotated gradient is Q_Lᵀ G_t Q_R. If one of its entries is not larger than the
+    rounding error of the entry, the entry counts as 0. If the square of an entry
+    overflows, this entry of the rotated step N_t is 0. With eps=0, an entry that is 0
+    in all steps gives 0/0, which is NaN. If L or R overflows, its basis no longer
+    changes. A NaN in a gradient makes all later steps of its leaf NaN. To skip such a
+    step, wrap the rule in `skip_nonfinite`.
 
     In the paper by Vyas et al., ε is inside the root. The authors' code has the rule of
     this function, with two differences. The code adds ε to √V_t, before the bias
     correction of V_t. It also multiplies the weights by 1 - η λ after the step, which
     changes the result by a term of the size η² λ. In the authors' code, the defaults of
     β1, β2 and k are the same as here, and the default of λ is 0.01. optax and torch do
-    not have SOAP. With eps=0, an entry of the rotated gradient that is 0 in all steps
-    gives 0/0, which is NaN.
+    not have SOAP.
 
     The state of a matrix of shape (m, n) has 2 m n + 2 m² + 2 n² numbers. For a square
     matrix, this is six numbers per parameter, where Adam has two. The numbers have at
@@ -395,15 +397,17 @@ def kl_soap(
     d_L,i <- max(β d_L,i + (1 - β) mean_j (P_ij² / d_R,j), c^(-2)) for each i,
     with c = max(10, min(m, 4000)). R and d_R are updated in the same way, with G_t
     transposed, L and R exchanged, and m and n exchanged. These formulas use the values
-    of d_L and d_R from before step t. If t is a multiple of refresh_every, Q_L then
-    becomes the orthogonal factor of the QR factorisation of L Q_L. In the same way, Q_R
-    is computed from R Q_R.
+    of d_L and d_R from before step t.
 
-    SOAP's L is the average of G Gᵀ. Here, the gradients in L are whitened by R, that
-    is, multiplied by R^(-1/2), and those in R are whitened by L. With E for the
-    expected value, L estimates E[G R⁻¹ Gᵀ] / n and R estimates E[Gᵀ L⁻¹ G] / m. If L
-    and R equal these expected values, no other Kronecker product of two factors has a
-    smaller Kullback-Leibler divergence from the covariance of the gradients.
+    If t is a multiple of refresh_every, the bases are then refreshed. Q_L becomes the
+    orthogonal factor of the QR factorisation of L Q_L. In the same way, Q_R is computed
+    from R Q_R.
+
+    In `soap`, L is the average of G Gᵀ. Here, the gradients in L are whitened by R,
+    that is, multiplied by R^(-1/2), and the gradients in R are whitened by L. With E
+    for the expected value, L estimates E[G R⁻¹ Gᵀ] / n and R estimates E[Gᵀ L⁻¹ G] / m.
+    If L and R equal these expected values, no other Kronecker product of two factors
+    has a smaller Kullback-Leibler divergence from the covariance of the gradients.
 
     The first call only sets L = (1 - β) G Gᵀ / n and R = (1 - β) Gᵀ G / m, computes Q_L
     and Q_R by an eigen-decomposition, and returns the update 0. At this call, all
@@ -413,11 +417,13 @@ def kl_soap(
     the gradients are whitened along all other axes. Axes of length 1, and axes longer
     than max_size, are not rotated and not whitened. Vectors and scalars are not rotated
     either, so for them the rule is Adam without bias correction from the second call
-    on. An entry of the rotated gradient that is not larger than its rounding error
-    counts as 0. If an entry of the rotated gradient is so large that its square
-    overflows, this entry of the rotated step is 0. If a factor overflows, its basis no
-    longer changes. A NaN in a gradient makes all later steps of its leaf NaN; wrap
-    the rule in `skip_nonfinite` to skip such a step.
+    on.
+
+    The rotated gradient is Q_Lᵀ G_t Q_R. If one of its entries is not larger than the
+    rounding error of the entry, the entry counts as 0. If the square of an entry
+    overflows, this entry of the rotated step N_t is 0. If a factor overflows, its basis
+    no longer changes. A NaN in a gradient makes all later steps of its leaf NaN. To
+    skip such a step, wrap the rule in `skip_nonfinite`.
 
     The rule is that of the authors' code with using_klsoap=True, with the same defaults
     except for λ, which is 0.01 there. There are four differences. The authors' code
@@ -657,12 +663,13 @@ def shampoo(
 
     The following options come from later versions of Shampoo. If b2 is a number, the
     sums become moving averages without bias correction: L_t = ε I + A_t with A_t = β2
-    A_(t-1) + (1 - β2) G_t G_tᵀ and A_0 = 0, and in the same way for R_t. The roots are
-    computed at the calls 1, 1 + k, 1 + 2 k, ... of update for k = refresh_every, and
-    are used until the next of these calls. Such a computation is a refresh. With graft,
-    the matrix L_t^(-1/q) M_t R_t^(-1/q) is rescaled to the length of the step that
-    another rule would take with the rate 1. For an axis longer than max_size, only the
-    diagonal of the factor is used.
+    A_(t-1) + (1 - β2) G_t G_tᵀ and A_0 = 0, and in the same way for R_t. The inverse
+    roots L_t^(-1/q) and R_t^(-1/q) are computed only at the calls 1, 1 + k, 1 + 2 k,
+    ... of update, where k is refresh_every. Such a computation is a refresh. Until the
+    next refresh, the roots stay the same. With graft, the matrix
+    L_t^(-1/q) M_t R_t^(-1/q) is rescaled to the length of the step that another rule
+    would take with the rate 1. For an axis longer than max_size, only the diagonal of
+    the factor is used.
 
     If b1, ε and λ are 0 and the options have their defaults, the first update of a
     matrix is -η U Vᵀ, where G = U S Vᵀ is the singular value decomposition. `muon`
@@ -670,25 +677,27 @@ def shampoo(
     and then only weight decay moves the leaf. A NaN in a gradient makes all later steps
     of its leaf NaN. To skip such a step, wrap the rule in `skip_nonfinite`.
 
-    method="eigh" uses an eigen-decomposition. If an eigenvalue of a factor is 0, it is
-    left out, as in a pseudo-inverse. method="newton" uses the coupled Newton iteration,
-    which consists of matrix products and is faster on accelerators. The relative error
-    of a root is then about the machine epsilon times the ratio of the factor's largest
-    eigenvalue to the smallest. If this product is not below 1, the iteration fails: the
-    step may be wrong, ∞ or NaN. At the first refresh, the smallest eigenvalue is ε for
-    vectors, and for one factor of a matrix that is not square. For such leaves, the
-    iteration fails if ε is 0, and in float32 if ε is below about 1e-7 |G_1|² (unless
-    G_1 is 0). If only the diagonal of a factor is used, its zero entries are left out
-    with either method. Let X be the root of a factor F. The field `residual` of the
-    state is the largest entry of |X^q F - I| over all factors at the last refresh.
-    Check this number if ε is small.
+    The argument `method` says how the inverse roots are computed. method="eigh" uses an
+    eigen-decomposition. If an eigenvalue of a factor is 0, it is left out, as in a
+    pseudo-inverse. method="newton" uses the coupled Newton iteration, which consists of
+    matrix products and is faster on accelerators. With either method, if only the
+    diagonal of a factor is used, its zero entries are left out.
 
-    optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε,
-    but by default uses G_t in place of M_t, and it computes the roots at the calls k, 2
-    k, ... Google's distributed Shampoo has b2, grafting and Newton's iteration. It uses
-    ε times the largest eigenvalue in place of ε. In place of M_t it has an average or
-    sum of the preconditioned gradients. Meta's distributed Shampoo corrects the bias of
-    the moving averages.
+    With method="newton", the relative error of a root is about the machine epsilon
+    times the condition number, the ratio of the factor's largest eigenvalue to the
+    smallest. If this product is not below 1, the iteration fails: the step may be
+    wrong, ∞ or NaN. At the first refresh, the smallest eigenvalue is ε for vectors, and
+    for one factor of a matrix that is not square. For such leaves, the iteration fails
+    if ε is 0, and in float32 if ε is below about 1e-7 |G_1|² (unless G_1 is 0). If ε is
+    small, check the field `residual` of the state. This number is the largest entry of
+    |X^q F - I| over all factors F and their roots X at the last refresh.
+
+    optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε. It
+    uses G_t in place of M_t by default, and computes the roots at the calls k, 2 k, ...
+    Google's distributed Shampoo has b2, grafting and Newton's iteration. It uses ε
+    times the largest eigenvalue in place of ε. In place of M_t it has an average or sum
+    of the preconditioned gradients. Meta's distributed Shampoo corrects the bias of the
+    moving averages.
 
     The state of a matrix of shape (m, n) has m n + 2 m² + 2 n² numbers. For a square
     matrix, this is five numbers per parameter. Factors and roots have at least float32
@@ -1094,17 +1103,18 @@ def psgd_kron(
 
     For a matrix X_t with the gradient G_t,
     u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t), where λ is weight_decay and
-    M_t = β1 M_(t-1) + (1 - β1) G_t. Before this step, the factors Q_L and Q_R are
-    updated with the probability `probability`; otherwise they stay as they are. The
-    update of Q_L is
+    M_t = β1 M_(t-1) + (1 - β1) G_t. u_t is the update and η_t the learning rate. M
+    starts at 0, and the factors Q_L and Q_R, upper triangular matrices, start at I.
+
+    Before this step, the factors are updated with the probability `probability`.
+    Otherwise they stay as they are. The update of Q_L is
     Q_L <- Q_L - (μ / |A Aᵀ + B Bᵀ|) triu(A Aᵀ - B Bᵀ) Q_L, with
     A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1).
-    Q_R is updated in the same way, with Aᵀ A and Bᵀ B in place of A Aᵀ and B Bᵀ. u_t is
-    the update and η_t the learning rate. V_t has standard normal entries, Q^(-T) is the
-    transposed inverse, triu keeps the upper triangle, μ is factor_rate, and |.| is a
-    lower bound of the spectral norm. M starts at 0, and the factors start at I. The
-    expected change of the factors is 0 if Q_Lᵀ Q_L M Q_Rᵀ Q_R has the same covariance
-    as V. The entries of this product are then uncorrelated and have variance 1.
+    Q_R is updated in the same way, with Aᵀ A and Bᵀ B in place of A Aᵀ and B Bᵀ. V_t
+    has standard normal entries, Q^(-T) is the transposed inverse, triu keeps the upper
+    triangle, μ is factor_rate, and |.| is a lower bound of the spectral norm. If
+    Q_Lᵀ Q_L M Q_Rᵀ Q_R has the same covariance as V, the expected change of the factors
+    is 0. The entries of this product are then uncorrelated and have variance 1.
 
     The function clip has two parts. First, the products Q_Lᵀ Q_L M_t Q_Rᵀ Q_R of all
     leaves are multiplied by the same number, so that their norm over all leaves is at
@@ -1124,7 +1134,7 @@ def psgd_kron(
     The rule is that of psgd_jax (`kron`, commit 16edaa9), with two differences. In one
     of a hundred steps, psgd_jax rescales the factors of a leaf to equal size, which
     only changes rounding errors. psgd_jax also lowers the probability from 1 to 0.03 in
-    the course of 4,000 steps; to do the same here, pass a schedule as the probability.
+    the course of 4,000 steps. To do the same here, pass a schedule as the probability.
     Later versions of psgd_jax correct the bias of M_t, and clip by the root mean square
     of a leaf. optax and torch do not have PSGD.
 

@@ -182,8 +182,8 @@ class MatrixAxes:
     has fields for the axes, but cannot cut a matrix into blocks.
 
     Attributes:
-      inputs, outputs: An axis of the leaf or a tuple of axes. Negative numbers count
-        from the end.
+      inputs, outputs: Input axes and output axes: an axis of the leaf or a tuple of
+        axes. Negative numbers count from the end.
       input_heads, output_heads: Numbers of blocks into which the rows and the columns
         of a matrix are cut. 1 means that they are not cut.
     Raises:
@@ -333,32 +333,37 @@ def muon(
     update, of shape (m, n) for m inputs and n outputs. η_t is the learning rate, λ is
     weight_decay, β is beta, and M_t is the momentum, from M_0 = 0. The function O is
     defined in the next paragraph. With nesterov=False, O is applied to M_t in place of
-    β M_t + (1 - β) G_t. If consistent_rms is a number r, then s = r √max(m, n), and the
-    root mean square of s times the value of O is about r for every shape. With r = 0.2,
-    this root mean square is about as large as that of Adam's step, so the learning rate
-    and the weight decay of AdamW can be used.
+    β M_t + (1 - β) G_t.
 
-    O(A) keeps the singular vectors of A and brings its singular values close to 1. Its
-    computation starts from Y = A / (|A| + ε), where |A| is the Frobenius norm, and
-    repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. The defaults
-    are five iterations, and the a, b and c of the reference implementation by Jordan et
-    al. These defaults map singular values of at least 0.01 |A| to values between 0.68
-    and 1.14. With the coefficients (15/8, -10/8, 3/8), the singular values converge to
-    1, but this takes more iterations. If the coefficients differ between iterations,
-    fewer iterations are needed. The coefficients of the Polar Express
+    O(A) keeps the singular vectors of A and brings its singular values close to 1. The
+    computation of O(A) starts from Y = A / (|A| + ε), where |A| is the Frobenius norm,
+    and repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. The
+    defaults are five iterations, and the a, b and c of the reference implementation by
+    Jordan et al. These defaults map singular values of at least 0.01 |A| to values
+    between 0.68 and 1.14. With the coefficients (15/8, -10/8, 3/8), the singular values
+    converge to 1, but this takes more iterations. If the coefficients differ between
+    iterations, fewer iterations are needed. The coefficients of the Polar Express
     (ns_coeffs="polar_express") map singular values of at least 0.01 |A| to values
     between 0.87 and 1.13 in five iterations. In six iterations, the values differ from
     1 by at most 0.003.
 
+    If consistent_rms is a number r, then s = r √max(m, n), and the root mean square of
+    s times the value of O is about r for every shape. With r = 0.2, this root mean
+    square is about as large as that of Adam's step, so the learning rate and the weight
+    decay of AdamW can be used.
+
     The rule differs from the reference implementation in two ways. First, the reference
-    rounds to bfloat16 inside O, as torch.optim.Muon does, and this rule keeps the
-    leaf's dtype. Second, for kernels of convolutions, the reference computes s from the
-    height and the width of the kernel, so that s is 1 for a square kernel. This rule
-    computes s from the m and n of the matrices that the argument `matrices` describes.
-    torch divides A by max(|A|, ε). torch's adjust_lr_fn="match_rms_adamw" is
-    consistent_rms=0.2. optax.contrib.muon differs in four ways. First, optax divides
-    M_t by 1 - β^(t+1) and G_t by 1 - β^t in β M_t + (1 - β) G_t, which is
-    bias_correction=True here. With β = 0.95, the weight of the first gradient in the
+    rounds to bfloat16 inside O, and this rule keeps the leaf's dtype. Second, for
+    kernels of convolutions, the reference computes s from the height and the width of
+    the kernel, so that s is 1 for a square kernel. This rule computes s from the m and
+    n of the matrices that the argument `matrices` describes.
+
+    torch.optim.Muon rounds to bfloat16 inside O, too, and divides A by max(|A|, ε)
+    instead of |A| + ε. Its adjust_lr_fn="match_rms_adamw" is consistent_rms=0.2 here.
+
+    optax.contrib.muon differs in four ways. First, optax corrects the bias, as this
+    rule does with bias_correction=True: in β M_t + (1 - β) G_t, it divides M_t by 1 -
+    β^(t+1) and G_t by 1 - β^t. With β = 0.95, the weight of the first gradient in the
     second update is then 0.374 times the weight of the second gradient, instead of
     0.463 times. Second, optax's ε is 1e-8. Third, optax's `nesterov`, which is on by
     default, also turns the Adam for the other leaves into NAdam. Fourth, optax makes
@@ -700,16 +705,19 @@ def normuon(
     P_t = O_t / (√v_t + δ), column by column,
     v_t = β2 v_(t-1) + (1 - β2) (mean of the squares of each column of O_t).
 
-    U_t is the update of a matrix X_t, and v_0 is 0. O_t is the orthogonalised momentum
-    of `muon`: O(β M_t + (1 - β) G_t), or O(M_t) with nesterov=False. Here G_t is the
-    gradient, and M_t is the moving average of the gradients with the decay β, which is
-    beta. O(A) has the singular vectors of A and singular values close to 1. The
-    docstring of `muon` defines O. The params X_t have shape (m, n) for m inputs and n
-    outputs, so v_t has a number for each output (neuron). η_t is the learning rate, δ
-    is 1e-10, β2 is beta2 and λ is weight_decay. With the factor s = √max(1, n / m)
-    |O_t| / (|P_t| + δ), where |.| is the Frobenius norm, the step has the same norm as
-    the step of Muon. If consistent_rms is a number c, then s = c √(m n) / (|P_t| + δ),
-    and the root mean square of s P_t is c.
+    X_t is a matrix of shape (m, n) for m inputs and n outputs, and U_t is its update.
+    v_t has a number for each column, that is, for each output (neuron), and v_0 is 0.
+    η_t is the learning rate, δ is 1e-10, β2 is beta2 and λ is weight_decay.
+
+    O_t is the orthogonalised momentum of `muon`: O(β M_t + (1 - β) G_t), or O(M_t) with
+    nesterov=False. Here G_t is the gradient, and M_t is the moving average of the
+    gradients with the decay β, which is beta. O(A) has the singular vectors of A and
+    singular values close to 1. The docstring of `muon` defines O.
+
+    The factor is s = √max(1, n / m) |O_t| / (|P_t| + δ), where |.| is the Frobenius
+    norm. With this factor, the step has the same norm as the step of Muon. If
+    consistent_rms is a number c, then s = c √(m n) / (|P_t| + δ), and the root mean
+    square of s P_t is c.
 
     The rule is the same as the authors' code, except that the code rounds to bfloat16
     inside O. The algorithm of Li et al. has consistent_rms=0.2. In the authors' code,
@@ -857,7 +865,7 @@ def hyperball(
     If D_t is 0, the matrix is not changed. A matrix that starts at 0 has no norm to
     keep, so it takes the step of the inner rule. For a matrix that keeps its norm,
     weight decay in the inner rule only changes the direction D_t. The norms |X_0| and
-    |D_t| must be in the range of their dtype (at least float32).
+    |D_t| are computed in at least float32, and must be in the range of their dtype.
 
     If AdamW has the rate η_A and the decay λ, Wen et al. replace it by this rule with η
     = √(η_A λ). In the long run, the weights then turn about as fast as with AdamW.

@@ -80,12 +80,14 @@ def gauss_newton(
     """Step to the point that minimises the sum of squares of the linearised residuals.
 
     u_t = a_t h_t, where u_t is the update and h_t minimises |J_t h + r_t|. r_t = r(x_t)
-    are the residuals at the params x_t, and J_t is their Jacobian. The step size a_t is
-    the first of η, η s, η s², ... that satisfies Armijo's condition F(x_t + a_t h_t) <=
-    F(x_t) + c a_t ∇F(x_t)ᵀh_t, with F = ½ |r|². A violation by at most the rounding
-    error of F is accepted. Here η is learning_rate, s is shrink and c is
-    sufficient_decrease. If none of the first max_evaluations step sizes satisfies the
-    condition, the update is 0.
+    are the residuals at the params x_t, and J_t is their Jacobian.
+
+    A line search chooses the step size a_t. It tries η, η s, η s², ... and takes the
+    first that satisfies Armijo's condition, F(x_t + a_t h_t) <=
+    F(x_t) + c a_t ∇F(x_t)ᵀh_t. Here F is ½ |r|², η is learning_rate, s is shrink and c
+    is sufficient_decrease. A violation by at most the rounding error of F is accepted.
+    If none of the first max_evaluations step sizes satisfies the condition, the update
+    is 0.
 
     h_t comes from a QR factorisation of J. It does not come from JᵀJ, because the
     condition number of JᵀJ is the square of that of J. For linear residuals and η = 1,
@@ -94,13 +96,13 @@ def gauss_newton(
     small there, and the rule is fast. The rule ignores the incoming gradient, so the
     objective may be any multiple of |r|². optax and torch do not have this rule.
 
-    Column j of J counts as a linear combination of the other columns if |R_jj| is at
-    most m eps times the length of the column. Here R is the factor in J = Q R, m is the
-    number of residuals and eps is the machine epsilon. With fewer residuals than
-    params, there is always such a column. If there is such a column, the field
-    `curvature` of the state reports a singular matrix, and the argument `singular`
-    chooses the step. "shortest" takes the minimiser h with the smallest |D h|, where
-    the diagonal matrix D holds the lengths of the columns. "stop" takes no step.
+    If a column of J is a linear combination of the other columns, the field `curvature`
+    of the state reports a singular matrix, and the argument `singular` chooses the
+    step. "shortest" takes the minimiser h with the smallest |D h|, where the diagonal
+    matrix D holds the lengths of the columns. "stop" takes no step. With fewer
+    residuals than params, there is always such a column. Column j counts as such a
+    column if |R_jj| is at most m eps times its length. Here R is the factor in J = Q R,
+    m is the number of residuals and eps is the machine epsilon.
 
     Use it to fit a curve with few parameters from a good start. From a poor start,
     Levenberg-Marquardt is safer.
@@ -256,43 +258,47 @@ def levenberg_marquardt(
 
     u_t = h_t, where h_t minimises |J_t h + r_t| subject to |D_t h| <= Δ_t. If the step
     is rejected, the update u_t is 0 instead. x_t are the params, r_t = r(x_t) are the
-    residuals, J_t is their Jacobian and Δ_t is the radius. Equivalently, h_t minimises
-    |J h + r|² + μ |D h|², where the radius determines the damping μ >= 0 (Moré). D is
+    residuals, J_t is their Jacobian and Δ_t is the radius of the trust region. D is
     diagonal. Each diagonal entry is the largest length so far of the corresponding
     column of J, or 1 if all these lengths are 0. The rule therefore does not depend on
-    the units of the parameters. h comes from a QR factorisation of J with √μ D below
-    it, and not from JᵀJ.
+    the units of the parameters. Equivalently, h_t minimises |J h + r|² + μ |D h|²,
+    where the radius determines the damping μ >= 0 (Moré). h comes from a QR
+    factorisation of J with √μ D below it, and not from JᵀJ.
 
     A trial is a step h that is computed, and then accepted or rejected. Let F = ½ |r|².
     The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the decrease of F
-    with the decrease that the linearised residuals predict. The state stores ρ as
-    `gain`. x moves if ρ > 1e-4. The first radius is Δ_0 = η |D x_0|, or η if x_0 = 0.
-    The next radius is |D h| / 10 if ρ < 1/4. It is 2 |D h| if ρ >= 3/4, or if ρ >= 1/4
-    and μ = 0. In all other cases, the first trial sets the radius to |D h|, and later
-    trials do not change the radius.
+    with the decrease that the linearised residuals predict. If ρ > 1e-4, the step is
+    accepted. The state stores ρ as `gain`.
 
-    If the residuals stay large, JᵀJ lacks the second derivatives Σ r_i ∇²r_i of F, and
-    the rule described so far would take many small steps. Each trial therefore compares
-    two predictions of F(x) - F(x + h). The linear model of r predicts a = -gᵀh - ½ |J
-    h|², with g = Jᵀr. The quadratic model of F predicts a - ½ Σ r_i hᵀ∇²r_i h. A trial
-    is a miss if the linear model's error is above |a| / 10 and above ten times the
-    quadratic model's error. After three misses in a row, h minimises the quadratic
-    model subject to |D h| <= Δ, as in `trust_region_newton`, and ρ uses the prediction
-    of this model. The rule returns to the linear model after a trial in which the
-    linear model's error is above |a| / 10 and the quadratic model's error is even
-    larger.
+    The first radius is Δ_0 = η |D x_0|, or η if x_0 = 0. If ρ < 1/4, the next radius is
+    |D h| / 10. If ρ >= 3/4, or if ρ >= 1/4 and μ = 0, the next radius is 2 |D h|. In
+    all other cases, the first trial sets the radius to |D h|, and later trials do not
+    change the radius.
+
+    If the residuals stay large, the rule described so far would take many small steps,
+    because JᵀJ lacks the second derivatives Σ r_i ∇²r_i of F. Each trial therefore
+    compares two predictions of F(x) - F(x + h). The linear model of r predicts
+    a = -gᵀh - ½ |J h|², with g = Jᵀr. The quadratic model of F predicts
+    a - ½ Σ r_i hᵀ∇²r_i h. A trial is a miss if the linear model's error is above
+    |a| / 10 and above ten times the quadratic model's error. After three misses in a
+    row, the rule changes to the quadratic model: h minimises this model subject to
+    |D h| <= Δ, as in `trust_region_newton`, and ρ uses the prediction of this model.
+    The rule returns to the linear model after a trial in which the linear model's error
+    is above |a| / 10 and the quadratic model's error is even larger.
 
     The rule differs in five points from MINPACK's lmder, which scipy's
-    least_squares(method="lm") runs. First, MINPACK accepts a μ for which |D h| differs
-    from Δ by at most Δ / 10, while this rule computes μ to full precision. Second,
+    least_squares(method="lm") runs. First, this rule computes μ to full precision,
+    while MINPACK accepts a μ for which |D h| differs from Δ by at most Δ / 10. Second,
     after a trial with ρ <= 1/4, MINPACK multiplies the smaller of Δ and 10 |D h| by a
-    factor between 0.1 and 0.5. Third, MINPACK's η is 100. Fourth, this rule adds the
-    rounding error of F to the numerator and to the denominator of ρ. If the changes of
-    F are much smaller than this error, ρ is near 1 and the step is accepted, so the
-    last digits of x converge. The rounding error is 4 eps |r|ᵀ(|r| + |J| |x|), with the
-    machine epsilon eps and absolute values entry by entry. Fifth, MINPACK never uses
-    the quadratic model. The rule ignores the incoming gradient, so the objective may be
-    any multiple of |r|². optax and torch do not have this rule.
+    factor between 0.1 and 0.5. Third, MINPACK's η is 100. Fourth, MINPACK never uses
+    the quadratic model. Fifth, this rule adds the rounding error of F to the numerator
+    and to the denominator of ρ. If the changes of F are much smaller than this error, ρ
+    is near 1 and the step is accepted, so the last digits of x converge. The rounding
+    error is 4 eps |r|ᵀ(|r| + |J| |x|), with the machine epsilon eps and absolute values
+    entry by entry.
+
+    The rule ignores the incoming gradient, so the objective may be any multiple of
+    |r|². optax and torch do not have this rule.
 
     Use it to fit curves. It needs all residuals at once and does not work with
     mini-batches.

@@ -68,11 +68,13 @@ def natural_gradient(
     `canonical_fisher` computes F for models whose outputs are the logits of a logistic
     function or of a softmax. If these logits are linear in the params, as in logistic
     and softmax regression, F is the Hessian of the mean cross-entropy. With η = 1 and λ
-    = 0, the rule is then Newton's method without a line search. For these two
-    regressions, with or without a penalty, fisher_fn may be left out. Then the Hessian
-    of the objective takes the place of F and includes the Hessian of the penalty. The
-    objective is the argument value_fn of update. For other models the Hessian is a
-    different matrix, so pass fisher_fn. optax and torch do not have this rule.
+    = 0, the rule is then Newton's method without a line search.
+
+    For logistic and softmax regression, with or without a penalty, fisher_fn may be
+    left out. The Hessian of the objective then takes the place of F and includes the
+    Hessian of the penalty. The objective is the argument value_fn of update. For other
+    models the Hessian differs from F, so pass fisher_fn. optax and torch do not have
+    this rule.
 
     Use it for generalised linear models. It also suits small networks whose Hessian is
     indefinite, because F is never indefinite. The rule does not use the value of the

@@ -76,11 +76,11 @@ def newton(
     """Step towards the minimum of the quadratic model of the objective.
 
     u_t = a_t p_t, where ∇²f(x_t) p_t = -∇f(x_t), f is the objective and x_t are the
-    params. The step size a_t is the first of η, η s, η s², ... that satisfies Armijo's
-    condition f(x_t + a_t p_t) <= f(x_t) + c a_t ∇f(x_t)ᵀp_t. A violation by at most ten
-    times the rounding error of f is accepted. Here η is learning_rate, s is shrink and
-    c is sufficient_decrease. η = 1 tries the full step p_t first. If none of the first
-    max_evaluations step sizes satisfies the condition, the update is 0.
+    params. Let η be learning_rate, s be shrink and c be sufficient_decrease. The step
+    size a_t is the first number of η, η s, η s², ... that satisfies Armijo's condition
+    f(x_t + a_t p_t) <= f(x_t) + c a_t ∇f(x_t)ᵀp_t. A violation by at most ten times the
+    rounding error of f is accepted. η = 1 tries the full step p_t first. If none of the
+    first max_evaluations step sizes satisfies the condition, the update is 0.
 
     The Hessian is `jax.hessian` of value_fn over all params as one vector. For n
     params, a step takes about n³ operations, and the Hessian needs memory for n²
@@ -88,15 +88,16 @@ def newton(
     about doubles the number of correct digits. optax and torch do not have Newton's
     method.
 
-    Let eps be the machine epsilon. A Hessian counts as not positive definite if a pivot
-    of its Cholesky factorisation is at most n eps times the corresponding diagonal
-    entry. The field `curvature` of the state reports the kind of the Hessian. If the
-    Hessian is not positive definite, the argument `indefinite` chooses the step.
+    If the Hessian is not positive definite, the argument `indefinite` chooses the step.
     "reflect" replaces each eigenvalue by its absolute value, but by at least √eps times
-    the largest absolute value. A saddle point then repels the iterates. "keep" uses the
-    Hessian unchanged, so the iterates may also converge to a saddle point or a maximum.
-    With the line search, "keep" takes no step if the direction is not a descent
-    direction. "stop" takes no step.
+    the largest absolute value, where eps is the machine epsilon. A saddle point then
+    repels the iterates. "keep" uses the Hessian unchanged, so the iterates may also
+    converge to a saddle point or a maximum. With the line search, "keep" takes no step
+    if the direction is not a descent direction. "stop" takes no step.
+
+    A Hessian counts as not positive definite if a pivot of its Cholesky factorisation
+    is at most n eps times the corresponding diagonal entry. The field `curvature` of
+    the state reports the kind of the Hessian.
 
     If the Hessian is zero, the rule takes no step. At an exact saddle point the
     gradient is zero, so the step is zero, too. `trust_region_newton` leaves such a
@@ -122,9 +123,9 @@ def newton(
       The rule; its update needs params and value_fn, the objective as a function of the
       params. `research.descent` passes both.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number;
-        indefinite is unknown; update lacks a required argument; in init, the params are
-        complex.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        indefinite is unknown. Also raised by update if it lacks a required argument,
+        and by init if the params are complex.
     References:
       Nocedal & Wright, Numerical Optimization (2006), algorithms 3.1 and 3.2, and
       section 3.4 on eigenvalues. Dauphin et al., Identifying and attacking the saddle
@@ -252,23 +253,24 @@ def trust_region_newton(
 
     u_t = p_t, or 0 if the step is rejected, where p_t minimises the model gᵀp + ½ pᵀ H
     p subject to |p| <= Δ_t. g is the gradient, H the Hessian and Δ_t the radius, within
-    which the model is trusted. Except in the hard case below, the minimiser is p_t =
-    -(H + σ I)⁺ g, where ⁺ is the pseudo-inverse, σ >= 0 and H + σ I is positive
-    semidefinite. The rule computes p_t from the eigenvalues of H, and therefore finds
-    the global minimiser also if H is indefinite. In the hard case, the lowest
-    eigenvalue is negative, g is orthogonal to the eigenvector of this eigenvalue, and
-    the minimiser over the span of the other eigenvectors lies inside the region. The
-    rule then extends the step along the eigenvector of the lowest eigenvalue to the
-    edge of the region, with an arbitrary sign. In this way the rule leaves an exact
-    saddle point.
+    which the model is trusted. The rule computes p_t from the eigenvalues of H, and
+    therefore finds the global minimiser also if H is indefinite.
+
+    Except in the hard case below, the minimiser is p_t = -(H + σ I)⁺ g, where ⁺ is the
+    pseudo-inverse, σ >= 0 and H + σ I is positive semidefinite. In the hard case, the
+    lowest eigenvalue is negative, g is orthogonal to the eigenvector of this
+    eigenvalue, and the minimiser over the span of the other eigenvectors lies inside
+    the region. The rule then extends the step along the eigenvector of the lowest
+    eigenvalue to the edge of the region, with an arbitrary sign. In this way the rule
+    leaves an exact saddle point.
 
     The ratio ρ_t is the decrease of the objective f divided by the decrease of the
-    model. The params move if ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t < 1/4,
-    and min(2 Δ_t, max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise the radius does
-    not change. Before the division, ten times the rounding error of f is added to each
-    of the two decreases. If both decreases are smaller than the rounding error, ρ_t is
-    therefore about 1. The constants are those of scipy's trust-exact, which solves for
-    p_t less exactly. optax and torch do not have this rule.
+    model. Before the division, ten times the rounding error of f is added to each of
+    the two decreases. If both decreases are smaller than the rounding error, ρ_t is
+    therefore about 1. The params move if ρ_t > acceptance. The next radius is Δ_t / 4
+    if ρ_t < 1/4, and min(2 Δ_t, max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise the
+    radius does not change. The constants are those of scipy's trust-exact, which solves
+    for p_t less exactly. optax and torch do not have this rule.
 
     Use it if Newton with backtracking fails: at saddle points, in narrow curved
     valleys, and for singular Hessians. Each step costs one eigen-decomposition, which
@@ -284,8 +286,9 @@ def trust_region_newton(
       The rule; its update needs params and value_fn, the objective as a function of the
       params. `research.descent` passes both.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; update
-        lacks a required argument; in init, the params are complex.
+      ValueError, TypeError: A concrete argument is out of range or not a number. Also
+        raised by update if it lacks a required argument, and by init if the params are
+        complex.
     References:
       Nocedal & Wright (2006), algorithm 4.1 and section 4.3 (theorem 4.1 on the exact
       step, the hard case). Moré & Sorensen, Computing a trust region step, SIAM J. Sci.

@@ -81,13 +81,14 @@ def dog(
 
     u_t = -η_t r̄_t g_t / √(Σ_(i<=t) |g_i|² + ε), with r̄_t = max(r_ε, max_(i<=t) |x_i -
     x_0|). Here x_t are the params, g_t is the gradient, u_t the update and η_t the
-    learning rate at step t, with t counted from 0. Norms are over all leaves. r_ε is
+    learning rate at step t, with t counted from 0. Norms are over all leaves. r̄_t is
+    the largest distance of the params from their start so far, but at least r_ε. r_ε is
     initial_distance, or 1e-6 (1 + |x_0|) by default. As long as all gradients are 0,
     u_t = 0 for any ε.
 
-    The name stands for "distance over gradients". optax.contrib.dog is the same with
-    init_step=("distance", r_ε), and init_step=("heuristic", 1e-6) gives the default r_ε
-    of this rule. But optax subtracts x_0 from x_i, which loses digits while the
+    The name stands for "distance over gradients". With init_step=("distance", r_ε),
+    optax.contrib.dog is the same. With init_step=("heuristic", 1e-6), its r_ε is the
+    default of this rule. But optax subtracts x_0 from x_i, which loses digits while the
     distance is small. This rule sums its own updates to get x_i - x_0. The paper by
     Ivgi et al. has no ε. The authors' code has the same ε as this rule. For coupled
     weight decay, chain `add_decayed_weights` before the rule. torch does not have this
@@ -202,13 +203,13 @@ def prodigy(
 ) -> optax.GradientTransformation:
     """Take AdamW steps with an estimate of the distance to the minimum as the rate.
 
-    The rate is η_t d_t, where η_t is the learning rate and d_t the estimate of the
-    distance. The estimate never decreases. g_t is the gradient, x_t are the params and
-    u_t is the update at step t, counted from 0. m_t and v_t are moving averages as in
-    Adam, and r_t and s_t are weighted sums. All four start at 0, and d_0 is
-    initial_distance. β1, β2 and β3 are b1, b2 and b3, ε is eps, λ is weight_decay and κ
-    is distance_factor. <., .> is the inner product over all leaves, and |.|_1 the sum
-    of the absolute values.
+    The rate is η_t d_t, where η_t is the learning rate and d_t is an estimate of the
+    distance from the start to the minimum. The estimate never decreases. At step t,
+    counted from 0, g_t is the gradient, x_t are the params and u_t is the update. m_t
+    and v_t are moving averages as in Adam, and r_t and s_t are weighted sums from which
+    d_t is computed. All four start at 0, and d_0 is initial_distance. β1, β2 and β3 are
+    b1, b2 and b3, ε is eps, λ is weight_decay and κ is distance_factor. <., .> is the
+    inner product over all leaves, and |.|_1 the sum of the absolute values.
 
     m_(t+1) = β1 m_t + (1 - β1) d_t g_t,
     v_(t+1) = β2 v_t + (1 - β2) d_t² g_t²,
@@ -225,16 +226,18 @@ def prodigy(
     nonzero gradient and a nonzero rate, and all later steps with the rate 0. In a
     skipped step, the averages, the sums and t do not change. Here, no step is skipped.
     The paper by Mishchenko & Defazio multiplies ε by d_t instead of d_(t+1), as this
-    rule does with eps_by_next_distance=False. optax.contrib.prodigy multiplies every
-    η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1)), as this rule does with
-    bias_correction=True. The authors' code has this factor as an option. Suppose that
-    β1 and β2 have their defaults, and that there is neither this factor nor weight
-    decay. At the first step t with a nonzero gradient, each nonzero entry of u_t then
-    has a size of about 3.2 d_0 η_t, because (1 - β1) / √(1 - β2) is 3.2. If all
-    gradients or all rates so far are 0, optax (up to 0.2.8) divides 0 by 0, and its
-    params become NaN. optax has other names for some arguments: betas is (b1, b2),
-    estim_lr0 is initial_distance and estim_lr_coef is distance_factor. torch does not
-    have the rule.
+    rule does with eps_by_next_distance=False.
+
+    optax.contrib.prodigy multiplies every η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1)), as
+    this rule does with bias_correction=True. The authors' code has this factor as an
+    option. If all gradients or all rates so far are 0, optax (up to 0.2.8) divides 0 by
+    0, and its params become NaN. optax has other names for some arguments: betas is
+    (b1, b2), estim_lr0 is initial_distance and estim_lr_coef is distance_factor. torch
+    does not have the rule.
+
+    Suppose that b1, b2 and bias_correction have their defaults, and that there is no
+    weight decay. At the first step t with a nonzero gradient, each nonzero entry of u_t
+    then has a size of about 3.2 d_0 η_t, because (1 - β1) / √(1 - β2) is 3.2.
 
     Use it instead of tuning Adam's rate, with a schedule for η that ends at 0. To scale
     all rates, change distance_factor, not η. The estimate d_t never shrinks. A single
@@ -372,7 +375,7 @@ def dowg(
     initial_distance: Scalar = 1e-2,
     eps: Scalar = 1e-4,
 ) -> optax.GradientTransformation:
-    """Use r̄² / √(Σ r̄² |g|²) as the step size; r̄ is the largest distance moved.
+    """Use r̄² / √(Σ r̄² |g|²) as the step size, where r̄ is the largest distance moved.
 
     u_t = -η_t r̄_t² g_t / (√(Σ_(i<=t) r̄_i² |g_i|²) + ε), where r̄_t = max(r_ε,
     max_(i<=t) |x_i - x_0|), and r_ε is initial_distance. Here x_t are the params, g_t
@@ -380,11 +383,11 @@ def dowg(
     from 0. The norms are over all leaves. If the divisor is 0, u_t = 0.
 
     The name stands for "distance over weighted gradients". Early gradients belong to
-    short distances, so they have little weight in the sum, and the steps are longer
-    than those of `dog`. optax.contrib.dowg is the same rule, and its argument
-    init_estim_sq_dist is r_ε². optax subtracts x_0 from x_i, which loses digits while
-    the distance is small. This rule sums its own updates to get x_i - x_0. The paper by
-    Khaled et al. has no ε. torch does not have the rule.
+    short distances, so they have little weight in the sum. The steps are therefore
+    longer than those of `dog`. optax.contrib.dowg is the same rule, and its argument
+    init_estim_sq_dist is r_ε². But optax subtracts x_0 from x_i, which loses digits
+    while the distance is small. This rule sums its own updates to get x_i - x_0. The
+    paper by Khaled et al. has no ε. torch does not have the rule.
 
     Use it for convex losses if you cannot tune a rate.
 
@@ -475,8 +478,11 @@ def cocob(
 ) -> optax.GradientTransformation:
     """Set the step of each entry by coin betting, without a learning rate to tune.
 
-    All operations act entry by entry. Let g_t be the gradient, x_t the params, x_0 the
-    params at the start and c_t = η_t g_t. The rule starts with x_1 = x_0, L_0 = ε and
+    The name stands for "continuous coin betting": x_t - x_0 is regarded as an amount of
+    money that is bet on the outcome -c_t. Here x_t are the params, x_0 are the params
+    at the start, and c_t = η_t g_t is the gradient times the learning rate.
+
+    All operations act entry by entry. The rule starts with x_1 = x_0, L_0 = ε and
     G_0 = R_0 = θ_0 = 0. At step t = 1, 2, ...,
     L_t = max(L_(t-1), |c_t|),
     G_t = G_(t-1) + |c_t|,
@@ -486,13 +492,13 @@ def cocob(
     = x_(t+1) - x_t.
 
     L_t is the largest |c| so far, or ε if ε is larger. G_t is the sum of all |c|, and
-    θ_t is the sum of all -c. The name stands for "continuous coin betting": x_t - x_0
-    is regarded as an amount of money that is bet on the outcome -c_t. R_t is the total
-    gain of the bets so far, where a negative total is replaced by 0. Without η, the
-    rule is COCOB-Backprop of Orabona & Tommasi. If ε were 0, a constant η would have no
-    effect. optax.contrib.cocob is the same, but it subtracts x_0 from x_t, which loses
-    digits while x_t is close to x_0. This rule sums its own updates to get x_t - x_0.
-    torch does not have the rule.
+    θ_t is the sum of all -c. R_t is the total gain of the bets so far, where a negative
+    total is replaced by 0.
+
+    Without η, the rule is COCOB-Backprop of Orabona & Tommasi. If ε were 0, a constant
+    η would have no effect. optax.contrib.cocob is the same, but it subtracts x_0 from
+    x_t, which loses digits while x_t is close to x_0. This rule sums its own updates to
+    get x_t - x_0. torch does not have the rule.
 
     Use it if you cannot tune a rate, and different entries need different rates. The
     rule stores five arrays per leaf. The distance from x_0 may double within a few
@@ -614,10 +620,12 @@ def dadapt_adamw(
 ) -> optax.GradientTransformation:
     """AdamW whose rate is an estimated lower bound of the distance to the minimum.
 
-    g_t is the gradient, x_t are the params, u_t is the update and η_t the learning rate
-    at step t, counted from 1. d_t is the estimate of the distance, and d_1 is
-    initial_distance. r_t, m_t, v_t and s_t are moving averages that start at 0. <., .>
-    is the inner product over all leaves, and |.|_1 is the sum of the absolute values.
+    The step size λ_t is proportional to d_t, the estimate of the distance from the
+    start to the minimum. d_1 is initial_distance. At step t, counted from 1, g_t is the
+    gradient, x_t are the params, u_t is the update and η_t the learning rate. r_t, m_t,
+    v_t and s_t are moving averages that start at 0. β1 and β2 are b1 and b2, and ε is
+    eps. <., .> is the inner product over all leaves, and |.|_1 is the sum of the
+    absolute values.
     λ_t = η_t d_t √(1 - β2^t) / (1 - β1^t),
     r_t = √β2 r_(t-1) + (1 - √β2) λ_t <g_t, s_(t-1) / (√v_(t-1) + ε)>,
     m_t = β1 m_(t-1) + (1 - β1) λ_t g_t,
@@ -755,26 +763,27 @@ def mechanic(
     initial_scale: Scalar = 1e-6,
     num_betas: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Learn the scale of another rule's updates, so that its rate need not be tuned.
+    """Learn the scale of an inner rule's updates, so that its rate need not be tuned.
 
-    There are n decays β_i = 1 - 0.1^i for i = 1, ..., n. For each decay β_i there are
-    separate numbers m_t, v_t, r_t and s_t. These numbers start from s_0 = σ and m_0 =
-    v_0 = r_0 = 0, and follow the formulas below with β = β_i. S_t is the sum of the n
-    scales s_t. Let g_t be the gradient, x_t the params, d_t the update of the inner
-    rule, and Δ_t = (x_t - x_0) / (S_t + ε) at step t, counted from 0. Then
+    The sum of the updates of this inner rule is multiplied by S_t, the sum of n scales
+    s_t. There is one scale for each of the n decays β_i = 1 - 0.1^i for i = 1, ..., n,
+    where n is num_betas. Each decay also has its own numbers m_t, v_t and r_t. These
+    numbers and s_t start from s_0 = σ and m_0 = v_0 = r_0 = 0, and follow the formulas
+    below with β = β_i. λ is weight_decay, σ is initial_scale, and clip(h, -m, m) limits
+    h to the range from -m to m. Norms and inner products <., .> are over all leaves.
+    Let g_t be the gradient, x_t the params, d_t the update of the inner rule, and
+    Δ_t = (x_t - x_0) / (S_t + ε) at step t, counted from 0. Then
     h_t = -<g_t + (λ S_t |g_t| / (|x_t| + ε)) x_t, Δ_t>,
     r_(t+1) = β r_t + clip(h_t, -m_t, m_t) s_t,
     m_(t+1) = max(β m_t, |h_t| + ε),
     v_(t+1) = β² v_t + h_t²,
     s_(t+1) = (σ m_(t+1) / n + max(r_(t+1), 0)) / (√v_(t+1) + ε),
     x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t), and the update is x_(t+1) - x_t.
-    λ is weight_decay, σ is initial_scale, and clip(h, -m, m) limits h to the range from
-    -m to m. Norms and inner products <., .> are over all leaves.
 
     optax.contrib.mechanize(inner(η)) is the same, but it subtracts x_0 from x_t, which
     loses digits while x_t is close to x_0. This rule sums its own updates to get
-    x_t - x_0. The paper by Cutkosky et al. does not clip h_t. optax clips h_t as this
-    rule does. The authors' package for PyTorch does not clip h_t. It starts m at 1e-6
+    x_t - x_0. Like this rule, optax clips h_t. The paper by Cutkosky et al. and the
+    authors' package for PyTorch do not clip h_t. The package also starts m at 1e-6
     without adding ε, has σ = 1e-8 by default, and limits r_t itself to values of at
     least 0. torch does not have the rule.
 
@@ -928,22 +937,22 @@ def momo(
     Without weight decay, the step ends where a linear model of the objective reaches
     the lower bound, but the step is at most η_t |m_t| long.
 
-    m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
-    f(x_t) and of the inner product <g_t, x_t>, with the decay β. At the first step,
+    m_t, f̄_t and γ_t are moving averages with the decay β: of the gradient g_t, of the
+    objective's value f(x_t) and of the inner product <g_t, x_t>. At the first step,
     m_t = g_t, f̄_t = f(x_t) and γ_t = <g_t, x_t>. η_t is the learning rate, λ the
     weight decay, f* the lower bound, and a = 1 + η_t λ. The step size τ_t and the
     update u_t are
     τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
     u_t = (x_t - τ_t m_t) / a - x_t.
 
-    If m_t = 0, τ_t = 0. With adapt_lower_bound=True, the rule estimates f*, which
-    starts at lower_bound. Let q_t = a (f̄_t - γ_t) + <m_t, x_t>. Before the step,
-    f* <- max(q_t / (2 a), lower_bound) if q_t < a f*. After the step,
-    f* <- max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|², lower_bound).
+    If m_t = 0, then τ_t = 0. With adapt_lower_bound=True, the rule estimates f*, which
+    starts at lower_bound. Let q_t = a (f̄_t - γ_t) + <m_t, x_t>. If q_t < a f* before
+    the step, f* is first replaced by max(q_t / (2 a), lower_bound). After the step, f*
+    is replaced by max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|², lower_bound).
 
     optax.contrib.momo differs in two ways. It sets τ_t = 0 if |m_t|² <= 2.2e-16. With
     weight decay, it divides only x_t by a, not the step: u_t = x_t / a - τ_t m_t - x_t.
-    In the authors' package, the rule is Momo. torch does not have the rule.
+    In the authors' package, the rule is called Momo. torch does not have the rule.
 
     Use it in place of `heavy_ball`. A rate that is too large does little harm, because
     the steps become short by themselves near a minimum with f = f*.
@@ -1062,20 +1071,22 @@ def momo_adam(
     Without weight decay, the step ends where a linear model of the objective reaches
     the lower bound, but the step is not longer than Adam's step.
 
-    m_t, f̄_t and γ_t are moving averages of the gradient g_t, of the objective's value
-    f(x_t) and of the inner product <g_t, x_t>, with the decay β1. They start at 0, and
-    t is counted from 1. v̂_t is the average of the squared gradients with bias
+    m_t, f̄_t and γ_t are moving averages with the decay β1: of the gradient g_t, of the
+    objective's value f(x_t) and of the inner product <g_t, x_t>. They start at 0, and t
+    is counted from 1. v̂_t is the average of the squared gradients with bias
     correction, as in `adam`. η_t is the learning rate, λ the weight decay and f* the
-    lower bound. Let D_t = √v̂_t + ε, c_t = 1 - β1^t, a = 1 + η_t λ and p_t = <m_t, m_t
-    / D_t>. The step size τ_t and the update u_t are
+    lower bound. Let D_t = √v̂_t + ε, c_t = 1 - β1^t, a = 1 + η_t λ and
+    p_t = <m_t, m_t / D_t>. The step size τ_t and the update u_t are
     τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t),
     u_t = (x_t - τ_t m_t / D_t) / a - x_t.
 
-    If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* is estimated by the formulas of
-    `momo`, with c_t f* in place of f*, c_t lower_bound in place of lower_bound, and p_t
-    in place of |m_t|². optax.contrib.momo_adam differs in two ways. It sets τ_t = 0 if
-    p_t <= 2.2e-16. With weight decay, it divides only x_t by a, not the step. In the
-    authors' package, the rule is MomoAdam. torch does not have the rule.
+    If m_t = 0, then τ_t = 0. With adapt_lower_bound=True, f* is estimated by the
+    formulas of `momo`, with three replacements: c_t f* for f*, c_t lower_bound for
+    lower_bound, and p_t for |m_t|².
+
+    optax.contrib.momo_adam differs in two ways. It sets τ_t = 0 if p_t <= 2.2e-16. With
+    weight decay, it divides only x_t by a, not the step. In the authors' package, the
+    rule is called MomoAdam. torch does not have the rule.
 
     Use it in place of `adam`. A rate that is too large does little harm, because the
     steps become short by themselves near a minimum with f = f*.

@@ -65,11 +65,12 @@ def reduce_on_plateau(
     the count of such means restarts from 0. The count stays at 0 during the next
     `cooldown` means.
 
-    Chain this transformation after a rule, but not after `polyak_averaging`,
-    `exponential_averaging`, `lookahead` or a schedule-free rule. From its own updates,
-    such a rule computes other params, at which the model is evaluated. If the updates
-    were scaled afterwards, these other params would be wrong. The first three rules
-    wrap an inner rule. For these three, chain this transformation after the inner rule.
+    Chain this transformation after a rule. Do not chain it after `polyak_averaging`,
+    `exponential_averaging`, `lookahead` or a schedule-free rule. Such a rule computes
+    other params from its own updates, and the model is evaluated at these params. If
+    the updates were scaled afterwards, these params would be wrong. The first three of
+    these rules wrap an inner rule. With them, chain this transformation after the inner
+    rule.
 
     optax.contrib.reduce_on_plateau is the same. torch's ReduceLROnPlateau reduces the
     rate one mean later: after patience + 1 means in a row that are not better. To get
@@ -89,8 +90,8 @@ def reduce_on_plateau(
         positive integer; may be traced.
       rtol, atol: Tolerances, at least 0; may be traced. rtol is at most 1. Use a
         positive rtol only if the values of the objective are positive.
-      cooldown: Number of means after a reduction of s during which the count of means
-        that are not better stays at 0. An integer of at least 0; may be traced.
+      cooldown: Number of means after a reduction of s that are not counted, even if
+        they are not better. An integer of at least 0; may be traced.
       accumulation_size: Number of values per mean, a positive integer; may be traced.
       min_scale: Least scale, at least 0; may be traced.
     Returns:

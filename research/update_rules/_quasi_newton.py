@@ -67,13 +67,14 @@ def bfgs(
     """Step along -H_t g_t, where H_t approximates the inverse Hessian.
 
     u_t = -a_t H_t g_t, with H_t = (I - ρ s yᵀ) H_(t-1) (I - ρ y sᵀ) + ρ s sᵀ, where s =
-    x_t - x_(t-1), y = g_t - g_(t-1) and ρ = 1 / <s, y>. Here x_t are all n params as
-    one vector, g_t is the gradient, <., .> the inner product and a_t the step size.
+    x_t - x_(t-1), y = g_t - g_(t-1) and ρ = 1 / <s, y>. Here u_t is the update, x_t are
+    all n params as one vector, g_t is the gradient, <., .> the inner product and a_t
+    the step size. A line search finds a_t, and tries the learning rate η first.
+
     Before the first pair (s, y), H_t = min(1, 1 / |g_t|) I. For the first pair, H_(t-1)
-    is replaced by (<s, y> / <y, y>) I. A line search finds a_t, and tries the learning
-    rate η first. A pair is used only if <s, y> > min_curvature; otherwise H_t =
-    H_(t-1). H_t therefore stays positive definite. After a step that satisfies the
-    strong Wolfe conditions, <s, y> is positive.
+    is replaced by (<s, y> / <y, y>) I. A pair is used only if <s, y> > min_curvature.
+    Otherwise H_t = H_(t-1). H_t therefore stays positive definite. After a step that
+    satisfies the strong Wolfe conditions, <s, y> is positive.
 
     optax does not have BFGS. scipy's BFGS starts from H = I, first tries a step size of
     min(1, 1.01 / |g|) for the first gradient g, and does not rescale H.
@@ -279,10 +280,12 @@ def lbfgs(
     """Step as in `bfgs`, but keep the last steps and gradient changes, not a matrix.
 
     u_t = -a_t H_t g_t, computed by the two-loop recursion, where g_t is the gradient
-    and a_t the step size. A pair (s, y) holds a step s and the change y of the gradient
-    in this step. H_t starts from (<s, y> / <y, y>) I, where (s, y) is the newest pair.
-    H_t is then updated as in `bfgs` with the last m pairs, oldest first. Without any
-    pair, H_t = min(1, 1 / |g_t|) I. With linesearch=None, a_t = η.
+    and a_t the step size. The matrix H_t approximates the inverse Hessian. It is built
+    from pairs (s, y), where s is a step and y the change of the gradient in this step.
+    H_t starts from (<s, y> / <y, y>) I, where (s, y) is the newest pair. H_t is then
+    updated as in `bfgs` with the last m pairs, oldest first, where m is memory_size.
+    Without any pair, H_t = min(1, 1 / |g_t|) I. A line search finds a_t, and tries the
+    learning rate η first. With linesearch=None, a_t = η.
 
     optax.lbfgs(η, m, linesearch=None) is this rule with linesearch=None and
     first_step="euclidean", except that optax also uses pairs with <s, y> < 0.

@@ -41,16 +41,18 @@ def rprop(
 ) -> optax.GradientTransformation:
     """Step against the sign of each gradient entry, with growing and shrinking steps.
 
+    Each entry of the params has its own step size Δ_t. The step size grows while the
+    sign of its gradient entry stays the same, and shrinks when the sign changes:
+
     u_t = -Δ_t sign(g_t), or 0 if g_t g_(t-1) < 0,
     Δ_t = clip(Δ_(t-1) η+) if g_t g_(t-1) > 0,
     Δ_t = clip(Δ_(t-1) η-) if g_t g_(t-1) < 0,
     Δ_t = clip(Δ_(t-1)) otherwise.
     All operations act entry by entry. g_t is the gradient and u_t the update. t is
     counted from 1, Δ_0 = η and g_0 = 0. Here η is learning_rate, η+ is eta_plus and η-
-    is eta_minus. clip limits Δ_t to the range from min_step_size to max_step_size. A
-    step size grows while the sign of its gradient entry stays the same, and shrinks
-    when the sign changes. If g_t g_(t-1) < 0, g_t counts as 0 in the next step, so that
-    a step size shrinks once for each overshoot.
+    is eta_minus. clip limits Δ_t to the range from min_step_size to max_step_size. If
+    g_t g_(t-1) < 0, g_t counts as 0 in the next step, so that a step size shrinks once
+    for each overshoot.
 
     This rule is iRprop- of Igel & Hüsken. torch.optim.Rprop is the same. The original
     rule of 1993 (Rprop+) undoes the last step when the sign changes. optax.rprop (up to

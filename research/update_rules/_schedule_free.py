@@ -45,11 +45,11 @@ class ScheduleFreeState(NamedTuple):
         result at the end. Before the first step, x_t equals the params.
       lead: Difference z_t - x_t between the fast sequence and its average, shaped like
         the params.
-      weight_sum: Sum of γ^p over the steps taken, shape (), where γ is the rate of a
-        step, including the warm-up, and p is weight_power.
-      direction: State of the transformation from gradients to directions, which
-        normalises the gradient (in AdamW) and adds the weight decay.
-      rate: The learning rate, in a DescendState, which is the class of the state of
+      weight_sum: Sum of γ^p over the steps taken, shape (). γ is the rate of a step,
+        including the warm-up, and p is weight_power.
+      direction: State of the transformation that turns gradients into directions. The
+        transformation normalises the gradient (in AdamW) and adds the weight decay.
+      rate: The learning rate, in a DescendState. This class is also the state of
         `descend`.
     """
 
@@ -74,16 +74,19 @@ def schedule_free_sgd(
     x_(t+1) = (1 - c_t) x_t + c_t z_(t+1),
     c_t = γ_t^p / Σ_(i<=t) γ_i^p,
     γ_t = η_t min(1, t / T).
-    Here t is counted from 1, and z_1 = x_1 = y_1. The params, at which the gradient g_t
-    is taken, are y_t = (1 - β) z_t + β x_t, where β is b1. γ_t is the learning rate η_t
-    with a warm-up of T steps; without a warm-up (T = 0), γ_t = η_t. λ is weight_decay
-    and p is weight_power. x_(t+1) is the average of z_2, ..., z_(t+1) with the weights
-    γ_1^p, ..., γ_t^p. As long as all these weights are 0, c_t = 0.
+
+    z is a fast sequence of gradient steps, and x is its average. The params are y_t =
+    (1 - β) z_t + β x_t, where β is b1, and the gradient g_t is taken at y_t. Here t is
+    counted from 1, and z_1 = x_1 = y_1. γ_t is the learning rate η_t with a warm-up of
+    T steps. Without a warm-up (T = 0), γ_t = η_t. λ is weight_decay and p is
+    weight_power. x_(t+1) is the average of z_2, ..., z_(t+1) with the weights γ_1^p,
+    ..., γ_t^p. As long as all these weights are 0, c_t = 0.
 
     β = 0 is plain descent with Polyak-Ruppert averaging, and β = 1 is primal averaging,
     in which the gradients are taken at the average x_t. Defazio et al. use p = 2. In
     c_t, optax and the authors' code replace γ_i by the largest rate up to step i. The
     result is the same as long as the rate does not fall.
+
     optax.contrib.schedule_free_sgd (up to 0.2.8) differs in four more ways. First, with
     warm-up its steps use the rates 0, 1/T, 2/T, ... times η, while its weights use 1/T,
     2/T, ... The first step therefore does not move the params. Second, with a schedule
@@ -147,10 +150,10 @@ def schedule_free_adamw(
     optax.contrib.schedule_free_adamw differs from this rule in the ways that
     `schedule_free_sgd` lists for optax.contrib.schedule_free_sgd. The authors' first
     code multiplied the rate by √(1 - β2^t) instead of dividing v_t by 1 - β2^t. This
-    factor, which grows with t, also entered the weights c_t of the average, which
-    `schedule_free_sgd` defines. The first iterates therefore had a smaller weight in
-    the average. For example, with a constant learning rate and β2 = 0.999, the weight
-    c_2 was 0.667 instead of 0.5.
+    factor grows with t. It also entered the weights c_t of the average (defined in
+    `schedule_free_sgd`), so the first iterates had a smaller weight in the average. For
+    example, with a constant learning rate and β2 = 0.999, the weight c_2 was 0.667
+    instead of 0.5.
 
     Use it instead of AdamW with a schedule if the length of the run is not known.
     Evaluate the model at the field `evaluation_params` of the state, not at the params.

@@ -47,16 +47,18 @@ def sam(
     objective, x_t are the params and g_t = ∇f(x_t). To first order, x_t + e_t is the
     point with the largest loss within the distance ρ of x_t. |g_t| is the Euclidean
     norm over all leaves (the paper's p = 2). If |g_t| is 0, e_t = 0. Each step costs
-    two gradients, both on the examples of the mini-batch. The inner rule works with the
-    shifted function y -> f(y + e_t) at y = x_t: the inner rule receives the value, grad
-    and value_fn of the shifted function. Weight decay in the inner rule applies to x_t,
-    not to x_t + e_t.
+    two gradients, both on the examples of the mini-batch.
+
+    The inner rule works with the shifted function y -> f(y + e_t) at y = x_t: the inner
+    rule receives the value, grad and value_fn of the shifted function. Weight decay in
+    the inner rule applies to x_t, not to x_t + e_t. SAM uses the incoming gradient only
+    for the direction of e_t. A clip of the norm before SAM therefore has no effect, so
+    clip inside `inner`.
 
     If g_t is not 0, the rule is the same as optax.contrib.sam(inner(η),
-    chain(normalize(), sgd(ρ)), opaque_mode=True). If g_t is 0, optax divides 0 by 0.
-    By default, optax splits the same step into two calls of update. torch does not have
-    SAM. SAM uses the incoming gradient only for the direction of e_t. A clip of the
-    norm before SAM therefore has no effect, so clip inside `inner`.
+    chain(normalize(), sgd(ρ)), opaque_mode=True). If g_t is 0, optax divides 0 by 0. By
+    default, optax splits the same step into two calls of update. torch does not have
+    SAM.
 
     Use it for networks that fit their training set and should generalise better, at
     twice the cost per step. On a strongly convex problem, which has only one minimum,

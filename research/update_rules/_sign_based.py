@@ -44,21 +44,22 @@ def lion(
     weight_decay: Scalar = 1e-3,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Step by the sign of a short moving average, and keep a longer moving average.
+    """Step by the sign of a moving average of the gradients.
 
     u_t = -η_t (sign(β1 m_(t-1) + (1 - β1) g_t) + λ x_t), with m_t = β2 m_(t-1) + (1 -
     β2) g_t from m_0 = 0. Here g_t is the gradient, x_t are the params, u_t is the
-    update, η_t the learning rate and λ is weight_decay. Only the moving average m_t,
-    which uses β2, is kept.
+    update, η_t the learning rate and λ is weight_decay. The average in the sign has the
+    decay β1. The average m_t has the decay β2, and only m_t is kept for the next step.
 
     optax.lion and timm's Lion are the same except for the default of λ: 1e-3 in optax
     and here, 0 in timm. torch does not have Lion.
 
     Use it on large networks and large batches. Apart from the decay, every entry moves
-    by η, however small its gradient, unless the sign in u_t is 0. Take a value of η
-    that is 3 to 10 times smaller than for AdamW, and a value of λ that is larger by the
-    same factor. Lion keeps one array per leaf, and Adam keeps two. With a constant η,
-    the params generally do not converge, because the size of the steps does not shrink.
+    by η, however small its gradient is. (If the sign in u_t is 0, the entry does not
+    move.) Take a value of η that is 3 to 10 times smaller than for AdamW, and a value
+    of λ that is larger by the same factor. Lion keeps one array per leaf, and Adam
+    keeps two. With a constant η, the params generally do not converge, because the size
+    of the steps does not shrink.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -124,21 +125,23 @@ def adopt(
 ) -> optax.GradientTransformation:
     """Normalise each gradient by the previous gradients, and average the results.
 
-    The first gradient only initialises v_1 = g_1², with m_1 = 0 and u_1 = 0. For t > 1,
+    At step t, counted from 1, g_t is the gradient, u_t the update and η_t the learning
+    rate. m_t averages the normalised gradients d_t, and v_t averages the squared
+    gradients. The first gradient only initialises v_1 = g_1², with m_1 = 0 and u_1 = 0.
+    For t > 1,
     d_t = g_t / max(√v_(t-1), ε), clipped to ±(t - 1)^¼,
     m_t = β1 m_(t-1) + (1 - β1) d_t,
     u_t = -η_t m_t,
     v_t = β2 v_(t-1) + (1 - β2) g_t².
-    g_t is the gradient, u_t the update and η_t the learning rate at step t. m_t
-    averages the normalised gradients d_t, and v_t averages the squared gradients.
 
     The paper's first version does not clip d_t, and its second version clips d_t. With
     use_clipping=False, the rule is the same as the authors' present code without
-    clipping. In the authors' first code, the average starts at the first quotient: m_2
-    = d_2, not (1 - β1) d_2. optax.contrib.adopt is the same as the rule here. Without
-    clipping, an entry whose first gradients are 0 may take a huge step, because its
-    first nonzero d_t is g_t / ε. With eps=0, an entry whose gradients are all 0 gives
-    0/0, which is NaN.
+    clipping. In the authors' first code, the average starts at the first quotient:
+    m_2 = d_2, not (1 - β1) d_2. optax.contrib.adopt is the same as the rule here.
+
+    Without clipping, an entry whose first gradients are 0 may take a huge step, because
+    its first nonzero d_t is g_t / ε. With eps=0, an entry whose gradients are all 0
+    gives 0/0, which is NaN.
 
     Use it instead of Adam if β2 cannot be tuned. The paper proves convergence for every
     β2. The reason is that the divisor of g_t does not depend on g_t. An unusual first

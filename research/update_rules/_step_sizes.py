@@ -44,12 +44,13 @@ def polyak_step(
     max_learning_rate, ε is eps, and f* is f_min, the minimum value of f. Polyak's own
     step has η_max = ∞ and ε = 0.
 
+    If f* is too high, f(x_t) - f* may be negative, and then the step goes uphill. With
+    positive_part=True, the params do not move in this case (SPS+).
+
     If f is the loss of a single example in each step, and f* is the minimum of this
     loss, the rule is SPS_max of Loizou et al. Their rate is the smaller of
     (f(x_t) - f*) / (c' |g_t|²) and γ_b, where c' and γ_b are their constants. This is
-    the rate η_t here for ε = 0, c' = 1 / c and γ_b = c η_max. If f* is too high,
-    f(x_t) - f* may be negative, and then the step goes uphill. With positive_part=True,
-    the params do not move in this case (SPS+).
+    the rate η_t here for ε = 0, c' = 1 / c and γ_b = c η_max.
 
     With c = 1, the rule is optax.polyak_sgd(η_max, f_min=f*, eps=ε), except for two
     differences. First, optax's η_max is 1 by default. Second, optax does not move the
@@ -74,7 +75,7 @@ def polyak_step(
       eps: Constant ε, at least 0; may be traced.
       positive_part: Whether f - f* is replaced by max(f - f*, 0).
     Returns:
-      The rule; its update needs value, which is f(x_t).
+      The rule; its update needs the keyword argument value, which is f(x_t).
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number, or
         update received no value.
@@ -156,14 +157,15 @@ def barzilai_borwein(
     """Use the inverse of the curvature along the last step as the rate.
 
     u_t = -η_t g_t, with η_t = sᵀs / sᵀy for t > 1, s = x_t - x_(t-1) and y = g_t -
-    g_(t-1). Here x_t are the params, g_t is the gradient and u_t the update at step t.
-    The products sᵀs and sᵀy are over all leaves. The rate sᵀs / sᵀy gives the long step
-    (BB1). The short step (BB2) has η_t = sᵀy / yᵀy, and is never longer than the long
-    step if sᵀy > 0. The first rate is η_1 = learning_rate. sᵀy <= 0 if the curvature
-    along the last step is not positive, or if the params did not move. In a step with
-    sᵀy <= 0, the rule keeps the previous rate. The field `refused` of the state counts
-    these steps. The rule has no line search, so the objective may increase. optax and
-    torch do not have this rule.
+    g_(t-1). Here x_t are the params, g_t is the gradient and u_t the update at step t,
+    with t counted from 1. The products sᵀs and sᵀy are over all leaves. The first rate
+    is η_1 = learning_rate. The rate sᵀs / sᵀy gives the long step (BB1). The short step
+    (BB2) has η_t = sᵀy / yᵀy. It is never longer than the long step if sᵀy > 0.
+
+    If the curvature along the last step is not positive, or if the params did not move,
+    sᵀy <= 0. The rule then keeps the previous rate, and the field `refused` of the
+    state counts the step. The rule has no line search, so the objective may increase.
+    optax and torch do not have this rule.
 
     Use it on smooth, nearly quadratic problems with full gradients, where it is often
     almost as fast as conjugate gradients. On functions that are far from quadratic, the
@@ -267,11 +269,12 @@ def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
     λ_t / λ_(t-1), s = x_t - x_(t-1) and y = g_t - g_(t-1). Here x_t are the params, g_t
     is the gradient and u_t the update at step t, with t counted from 0. |.| is the
     Euclidean norm over all leaves. λ_0 = learning_rate and θ_0 = ∞. At t = 1, the first
-    term of the minimum is therefore ∞, and λ_1 is the second term, whatever λ_0 is. The
-    second term is ∞ if y = 0. If both terms are ∞, or if the params did not move, λ_t =
-    λ_(t-1) and θ_t = θ_(t-1). The algorithm of the paper stops if the params do not
-    move. The rule is algorithm 1 of "Adaptive gradient descent without descent". optax
-    and torch do not have this rule.
+    term of the minimum is therefore ∞, and λ_1 is the second term, whatever λ_0 is.
+
+    If y = 0, the second term is ∞. If both terms are ∞, or if the params did not move,
+    λ_t = λ_(t-1) and θ_t = θ_(t-1). (The algorithm of the paper stops if the params do
+    not move.) The rule is algorithm 1 of "Adaptive gradient descent without descent".
+    optax and torch do not have this rule.
 
     Use it on smooth convex problems with full gradients. On such problems it converges,
     and no constant of the problem needs to be known. The rule is usually slower than

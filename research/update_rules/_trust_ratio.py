@@ -57,25 +57,27 @@ def lars(
     nesterov: bool = False,
     separate_norms: bool = True,
 ) -> optax.GradientTransformation:
-    """Momentum on gradients that are scaled to a multiple of the norm of the params.
+    """Scale each gradient to a multiple of the norm of its params, and add momentum.
 
     u_t = μ u_(t-1) - η_t r_t (g_t + λ x_t), with r_t = c |x_t| / (|g_t| + λ |x_t| + ε),
     for each leaf, from u_0 = 0.
 
     g_t is the gradient of the leaf, x_t its params, u_t its update, η_t the learning
-    rate and |.| the Euclidean norm. c is trust_coefficient, λ is weight_decay and μ is
-    momentum. The ratio r_t is replaced by 1 if |x_t| is 0, or if the divisor of r_t,
-    without ε, is 0. With nesterov=True, the returned update is μ u_t - η_t r_t (g_t + λ
+    rate and |.| the Euclidean norm. c is trust_coefficient, λ is weight_decay, ε is eps
+    and μ is momentum. If |x_t| is 0, or if the divisor of r_t without ε is 0, the ratio
+    r_t is replaced by 1. With nesterov=True, the rule returns μ u_t - η_t r_t (g_t + λ
     x_t) instead of u_t.
 
     The paper, timm's Lars and NVIDIA's LARC divide by the sum of two norms, as here.
     optax.lars divides by |g_t + λ x_t| + ε (separate_norms=False). Without weight
-    decay, the two divisors are equal. timm's Lars differs in three ways. With its
-    defaults, timm does not use the ratio for leaves without decay. If g_t is 0, the
-    ratio of timm is 1, even with decay. Here the formula of r_t still holds if g_t is 0
-    and λ |x_t| is not 0. Under a schedule, timm multiplies all terms of the momentum by
-    the rate of the present step. Here each term keeps the rate of its own step. torch
-    does not have LARS.
+    decay, the two divisors are equal. torch does not have LARS. timm's Lars differs in
+    three ways:
+
+    - With its defaults, timm does not use the ratio for leaves without decay.
+    - If g_t is 0, the ratio of timm is 1, even with decay. Here the formula of r_t
+      still holds if g_t is 0 and λ |x_t| is not 0.
+    - Under a schedule, timm multiplies all terms of the momentum by the rate of the
+      present step. Here each term keeps the rate of its own step.
 
     Use it for large batches on convolutional networks, with warm-up. Leave biases and
     scales of normalisations out of the decay and of the ratio, as the paper does.
@@ -206,12 +208,15 @@ def novograd(
 
     g_t is the gradient of a leaf, x_t its params, u_t its update and η_t the learning
     rate. |g_t| is the Euclidean norm of this gradient, so v_t is one number per leaf.
-    optax.novograd is the same. The paper's algorithm 1 has no ε_root. timm's NvNovoGrad
-    is the same rule with other defaults: β1 = 0.95, β2 = 0.98 and ε = 1e-8. If the
-    first gradients of a leaf are exactly 0, timm and the authors' code start v_t at the
-    first gradient that is not 0. Here v_1 is 0, and that later gradient has the weight
-    1 - β2. The authors' code has its ε inside the root. With grad_averaging=True, timm
-    multiplies the new terms of m_t by 1 - β1. torch does not have the rule.
+    optax.novograd is the same. torch does not have the rule. Other versions differ:
+
+    - The paper's algorithm 1 has no ε_root.
+    - The authors' code has its ε inside the root.
+    - timm's NvNovoGrad has other defaults: β1 = 0.95, β2 = 0.98 and ε = 1e-8. With
+      grad_averaging=True, timm multiplies the new terms of m_t by 1 - β1.
+    - If the first gradients of a leaf are exactly 0, timm and the authors' code start
+      v_t at the first gradient that is not 0. Here v_1 is 0, and that later gradient
+      has the weight 1 - β2.
 
     Use it in place of Adam for convolutional and speech networks. The rule stores one
     number per leaf for the second moment, so its state needs half of the memory of
@@ -306,13 +311,14 @@ def fromage(
     min_norm.
 
     If g_t is orthogonal to x_t, the step alone would multiply the norm of the leaf by
-    √(1 + η_t²). After the division by √(1 + η_t²), |x_(t+1)| = |x_t|. Without the
-    division, the norm would grow in each such step. The paper has no min_norm. The
-    authors' code, and optax with min_norm = 0, set the ratio |x_t| / |g_t| to 1 if one
-    of the norms is 0. With these two codes, a leaf of zeros therefore moves. Here, a
-    leaf of zeros does not move if min_norm is 0. Apart from this case, optax.fromage is
-    the same up to rounding errors: optax computes 1 / √(1 + η²) - 1 as a difference,
-    which loses digits for small η. torch does not have the rule.
+    √(1 + η_t²). The division by √(1 + η_t²) prevents this growth: |x_(t+1)| = |x_t|.
+
+    The paper has no min_norm. The authors' code, and optax with min_norm = 0, set the
+    ratio |x_t| / |g_t| to 1 if one of the norms is 0. With these two codes, a leaf of
+    zeros therefore moves. Here, a leaf of zeros does not move if min_norm is 0. Apart
+    from this case, optax.fromage is the same up to rounding errors: optax computes 1 /
+    √(1 + η²) - 1 as a difference, which loses digits for small η. torch does not have
+    the rule.
 
     Use it for networks whose layers have different scales. If g_t is orthogonal to x_t
     and η is small, η is about the angle in radians by which a leaf turns. A rate of

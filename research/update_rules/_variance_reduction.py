@@ -47,14 +47,17 @@ def svrg(
 ) -> optax.GradientTransformationExtraArgs:
     """Correct each gradient by the gradient at a snapshot of the params.
 
-    u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) + ∇f(w̃)). x_t are the params, η_t is the learning
-    rate and w̃ is a snapshot of the params. f_B is the objective on the mini-batch B
-    (in the paper, on a single example i), and f is the objective over all n examples.
-    Every m = period steps, at t = 1, m + 1, 2 m + 1, ..., the current iterate x_t
-    becomes the snapshot w̃. This choice of w̃ is the paper's option I. The paper's
-    theorem is about option II, where w̃ is a random iterate of the last period. A
-    period of m steps costs n + 2 m b gradients of examples at batch size b. optax and
-    torch do not have this rule.
+    u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) + ∇f(w̃)).
+
+    u_t is the update, x_t are the params, η_t is the learning rate and w̃ is a snapshot
+    of the params. f_B is the objective on the mini-batch B (in the paper, on a single
+    example i), and f is the objective over all n examples. Every m = period steps, at
+    t = 1, m + 1, 2 m + 1, ..., the current params x_t become the snapshot w̃. A period
+    of m steps costs n + 2 m b gradients of examples at batch size b.
+
+    This choice of w̃ is the paper's option I. The paper's theorem is about option II,
+    where w̃ is a random iterate of the last period. optax and torch do not have this
+    rule.
 
     Use it to minimise a smooth and strongly convex finite sum to many digits, where the
     noise limits plain stochastic descent. On deep networks, SVRG hardly helps (Defazio
@@ -167,15 +170,17 @@ def saga(
     """Correct each gradient by a table of the examples' last gradients.
 
     u_t = -η_t (1/b Σ_(j in B) (∇f_j(x_t) - T_j) + 1/n Σ_i T_i), then T_j <- ∇f_j(x_t)
-    for all j in B. x_t are the params, η_t is the learning rate, f_j is the objective
-    on example j, and B is the mini-batch of b examples (in the paper b = 1). T is the
-    table: T_i is the gradient of example i in the last step whose batch contained
-    example i. The first step fills the table with ∇f_i(x_1), which costs n gradients of
-    examples. An example drawn twice in a batch counts twice in the first sum and once
-    in the table.
+    for all j in B.
 
-    A step costs 2 b gradients of examples: b for the mean gradient on the batch, which
-    the caller passes to update, and b for the new entries of the table, which update
+    u_t is the update, x_t are the params, η_t is the learning rate, f_j is the
+    objective on example j, and B is the mini-batch of b examples (in the paper b = 1).
+    T is the table: T_i is the gradient of example i in the last step whose batch
+    contained example i. The first step fills the table with ∇f_i(x_1), which costs n
+    gradients of examples. If an example is drawn twice in a batch, it counts twice in
+    the first sum and once in the table.
+
+    A step costs 2 b gradients of examples. The caller computes b of them, and passes
+    their mean to update. The other b are the new entries of the table, which update
     computes example by example. The mean of the table is updated by the changes of the
     table, so it is exact up to rounding errors. scikit-learn's solver "saga" starts
     from an empty table instead, and divides by the number of examples seen so far.

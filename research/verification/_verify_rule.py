@@ -36,11 +36,11 @@ Trace = Mapping[str, tuple[float, Walk]]  # Problem name -> (learning rate, traj
 
 
 class Verification(NamedTuple):
-    """Result of `verify_rule`.
+    """Result of `verify_rule`, which compares a rule with a reference on test problems.
 
     Attributes:
       same: True if rule and reference agree within the tolerance on every problem on
-        which rule and reference could be compared.
+        which they could be compared.
       problem: Name of the problem on which the rule deviates most from the reference.
       deviation: Deviation on this problem, with its step and leaf.
       deviations: Deviation on each problem on which rule and reference were compared,
@@ -50,9 +50,9 @@ class Verification(NamedTuple):
       cause: Likely mistake in the rule, in words. None if rule and reference agree, or
         if no cause was found.
       tolerance: Largest deviation that counts as agreement.
-      evaluates: Some rules report other params than their iterates for evaluation, such
-        as an average. If only one of the two reports such params, the value is "rule"
-        or "reference", and these params were not compared. Otherwise None.
+      evaluates: "rule" or "reference", if only this one of the two reports extra params
+        for evaluation, such as an average of its iterates. These params were then not
+        compared. Otherwise None.
     """
 
     same: bool
@@ -116,31 +116,37 @@ def verify_rule(
 ) -> Verification:
     """Compare a rule with a reference on test problems, and name the likely mistake.
 
-    Rule and reference each take fifty steps on three functions and on five given
-    sequences of gradients. The gradients of the first sequence are random, those of the
-    second are sparse, those of the third have entries of sizes from e^-30 to e^30, and
-    those of the fourth are 0. In the fifth, one entry of one gradient is NaN.
+    Rule and reference each take fifty steps on each problem. Three of the problems are
+    functions, and five are given sequences of gradients:
+
+    - random gradients;
+    - sparse gradients;
+    - gradients with entries of sizes from e^-30 to e^30;
+    - gradients that are 0;
+    - gradients of which one has an entry that is NaN.
+
     The deviation on a problem is the largest difference between the two trajectories,
     as `research.verification.walks.distance` defines it. If the params of the rule
     become NaN where those of the reference do not, the deviation is infinite, and no
     error is raised.
 
     If a deviation exceeds the tolerance and the reference has a formula, known mistakes
-    are made in the formula, one after another. The likely mistake is one with which the
-    changed formula agrees with the rule.
+    are made in the formula, one after another. If the formula with a mistake agrees
+    with the rule, this mistake is the likely one.
 
-    If both rules report other params than their iterates for evaluation, such as an
-    average, these params are compared, too. If only one of them reports such params,
-    the steps alone are compared, and the summary says so.
+    Some rules report other params than their iterates for evaluation, such as an
+    average. If both the rule and the reference report such params, these are compared,
+    too. If only one of them reports such params, the steps alone are compared, and the
+    summary says so.
 
     Args:
       rule: A gradient transformation, or a function that takes the learning rate first
         and returns a gradient transformation. The rule may also be the name of a rule
         of this library, a dotted name such as "optax.adam", or a Formula. It may also
         be a subclass of `torch.optim.Optimizer`, or the dotted name of such a class,
-        such as "torch.optim.Adam". For a class of PyTorch, the argument learning_rate
-        is passed as lr, and b1 and b2 are passed as betas. Arguments that the class
-        does not take are left out.
+        such as "torch.optim.Adam". A class of PyTorch gets the argument learning_rate
+        as lr, and b1 and b2 as betas. Arguments that the class does not take are left
+        out.
       reference: As for `rule`, but the name of a rule of this library stands for the
         formula in the rule's paper, computed with fifty digits. The reference may also
         be a dict from problem names to recorded trajectories, such as
@@ -149,12 +155,12 @@ def verify_rule(
       problems: Problems to compare on. None means all problems in
         `research.verification.problems.PROBLEMS`, or all recorded problems if the
         reference is a dict.
-      learning_rate: Learning rate for the constructors, on every problem, a positive
-        number: with the rate 0, many different rules do not move. None means
-        that each problem has its own rate. The rate cannot be read from a gradient
-        transformation. So if only one of `rule` and `reference` is a gradient
-        transformation, pass the rate with which this transformation was made. The other
-        one then uses the same rate.
+      learning_rate: Learning rate for the constructors of rule and reference, the same
+        on every problem. A positive number: with the rate 0, many different rules do
+        not move. None means that each problem has its own rate. If only one of `rule`
+        and `reference` is a gradient transformation, pass the rate with which this
+        transformation was made, because the rate cannot be read from it. The other one
+        then uses the same rate.
       dtype: Dtype of the rule's steps: float64 (requires JAX's float64 to be on) or
         float32.
       tolerance: Largest deviation that counts as agreement. None means 1000 times the

@@ -19,6 +19,9 @@ NUM_STEPS = 50
 class Problem(NamedTuple):
     """A problem on which a rule and its reference are run.
 
+    The problem is either a function to minimise (`objective`) or a given sequence of
+    gradients (`gradients`).
+
     Attributes:
       name: Name of the problem in PROBLEMS.
       start: Initial point x_0, a pytree of float64 arrays that float32 represents

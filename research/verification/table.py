@@ -63,7 +63,10 @@ def verification_table(
     authorities: Iterable[str] = AUTHORITIES,
     on_rule: Callable[[int, int, str], None] | None = None,
 ) -> list[Cell]:
-    """Compare rules with their formulas, with optax and with recorded results.
+    """Compare update rules with their formulas, with optax and with recorded results.
+
+    A comparison runs a rule on a problem, and measures the largest deviation of its
+    trajectory from the reference.
 
     Args:
       rules: Names in UPDATE_RULES. None means all.
@@ -73,11 +76,14 @@ def verification_table(
       on_rule: Function called before each rule with (number of rules done, number of
         all rules, name of this rule).
     Returns:
-      List of Cells, rule after rule. For "formula" and "optax", there is one Cell for
-      each dtype, problem and set of arguments. The first set is the defaults. Most
-      rules have a second set, but `gradient_descent` in the example has none. For
-      "recorded", there is one Cell for each dtype and recorded trajectory. If nothing
-      is recorded, there is one Cell for each dtype, with the reason.
+      List of `Cell`, one for each comparison, rule after rule:
+
+      - For "formula" and "optax", there is one Cell for each dtype, problem and set of
+        arguments. The first set is the defaults. Most rules have a second set, but
+        `gradient_descent` in the example has none.
+      - For "recorded", there is one Cell for each dtype and recorded trajectory. If
+        nothing is recorded for a rule, there is one Cell for each dtype, with the
+        reason.
     Raises:
       ValueError: A name in rules, dtypes or authorities is unknown.
       TypeError: rules, dtypes or authorities is not a sequence of names, or on_rule is

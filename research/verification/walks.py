@@ -48,9 +48,10 @@ class Walk(NamedTuple):
         are differences of the stored iterates.
       leaves: Path of each entry's leaf, as `jax.tree_util.keystr` writes it.
       evaluations: Params that the rule reports as its result after each step, such as
-        an average, same shape as `iterates`. None if the rule reports the iterates.
-      subtracted: Whether the function `distance`, which compares two trajectories, must
-        allow for rounding errors in the updates of this Walk. True for a rule of
+        an average. They have the shape of `iterates`. None if the rule reports the
+        iterates.
+      subtracted: Whether `updates` have rounding errors for which the function
+        `distance` must allow when it compares two trajectories. True for a rule of
         PyTorch, and False for all other trajectories, including recorded ones.
     """
 
@@ -479,10 +480,10 @@ def trajectory(
     params: Params,
     num_steps: int,
 ) -> Params:
-    """Return the iterates x_0, x_1, ..., x_T of x_(t+1) = x_t + u_t.
+    """Run a rule from a point, and return all iterates x_0, x_1, ..., x_T.
 
-    u_t is the update that the rule returns for the gradient at x_t. One `jax.lax.scan`
-    computes all steps.
+    In each step, x_(t+1) = x_t + u_t, where u_t is the update that the rule returns for
+    the gradient at x_t. One `jax.lax.scan` computes all steps.
 
     Args:
       rule: Any gradient transformation.
@@ -537,9 +538,9 @@ def deviation(
 
     The gradients of each rule are those at its own iterates. The difference is the
     maximum of |x - y| / (1 + |y|) over the iterates x of `rule` and y of `reference`.
-    The trajectories are not kept, because both rules run in one compiled scan that
-    returns only a number for each step and leaf. In the example, step 1 is the second
-    step, because the Deviation counts steps from 0.
+    Both rules run in one compiled scan that returns only a number for each step and
+    leaf, so the trajectories are not kept. The Deviation counts steps from 0. In the
+    example, step 1 is therefore the second step.
 
     Args:
       rule, reference: The two gradient transformations.
@@ -586,8 +587,9 @@ def deviation_from_optax(
 ) -> Deviation:
     """Return the deviation of this library's rule from its counterpart in optax.
 
-    The result is that of the function `deviation`. Both rules have their default
-    arguments. In each step, they get the gradient on the whole batch.
+    The deviation is the largest difference between the iterates of the two rules, as
+    the function `deviation` defines it. Both rules have their default arguments. In
+    each step, they get the gradient on the whole batch.
 
     Args:
       name: Name of a rule of this library that optax also has.

@@ -79,17 +79,18 @@ def regression_workload(
 ) -> Workload:
     """Make a workload from your own data: linear, logistic or softmax regression.
 
-    The objective is the mean loss plus penalty / 2 |w|², where w are the weights
-    without the intercept. The loss is half the squared error for "linear", and the
-    cross entropy otherwise. The optimum is computed as for the named workloads of
-    `make_workload`.
+    A workload is an optimisation problem with its data and its optimum. The objective
+    is the mean loss plus penalty / 2 |w|², where w are the weights without the
+    intercept. The loss is half the squared error for "linear", and the cross entropy
+    otherwise. The optimum is computed by the same solvers as for the named regressions
+    of `make_workload`.
 
     Args:
       name: Name of the workload in tables and files.
-      x: Features, one row for each example, finite. They are standardised by their mean
-        and standard deviation in the training part.
-      y: Targets: numbers for "linear", labels 0 and 1 for "logistic", and labels 0, 1,
-        ..., K - 1 of K classes for "softmax".
+      x: Features, shape (n, d), finite, with one row for each example. They are
+        standardised by their mean and standard deviation in the training part.
+      y: Targets, shape (n,): numbers for "linear", labels 0 and 1 for "logistic", and
+        labels 0, 1, ..., K - 1 of K classes for "softmax".
       kind: "linear", "logistic" or "softmax".
       penalty: Strength of the penalty, at least 0. With 0, the optimum might not exist,
         or might not be unique.

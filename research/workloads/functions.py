@@ -19,9 +19,9 @@ def quadratic(
     """Build the quadratic ½ xᵀAx - bᵀx, with initial points drawn from N(0, I).
 
     x has `dimension` entries. The eigenvalues of the matrix A are geometrically spaced
-    from 1 / condition to 1, and its eigenvectors are a fixed random basis. b = A x*,
-    where the minimiser x* is a fixed draw from N(0, I). `make_workload` explains the
-    option dtype.
+    from 1 / condition to 1, and the eigenvectors of A are a fixed random basis. The
+    minimiser x* is a fixed draw from N(0, I), and b is A x*. `make_workload` explains
+    the option dtype.
     """
     check_size("dimension", dimension)
     if not 1 <= condition < math.inf:
@@ -34,10 +34,12 @@ def quadratic(
 def rosenbrock(*, dimension: int = 2, dtype: DTypeLike = "float64") -> Workload:
     """Build Rosenbrock's function, with initial points near (-1.2, 1, -1.2, ...).
 
-    For the vector x of `dimension` entries, at least 2, the function is Σ_i [100
-    (x_{i+1} - x_i²)² + (1 - x_i)²] with i = 1, ..., dimension - 1. In two
-    dimensions, Rosenbrock's own initial point is (-1.2, 1). The initial point of a run
-    is (-1.2, 1, -1.2, ...) plus normal noise with the standard deviation 0.1.
+    x has `dimension` entries, at least 2. The function is
+
+        f(x) = Σ_i [100 (x_{i+1} - x_i²)² + (1 - x_i)²], with i = 1, ..., dimension - 1.
+
+    In two dimensions, Rosenbrock's own initial point is (-1.2, 1). The initial point of
+    a run is (-1.2, 1, -1.2, ...) plus normal noise with the standard deviation 0.1.
     `make_workload` explains the option dtype.
     """
     function = datasets.rosenbrock(dimension)

@@ -78,7 +78,7 @@ def network_workload(
     num_epochs: int = 20,
     accuracy: bool = True,
 ) -> NetworkWorkload:
-    """Make a network workload from a model, a loss and data.
+    """Make a workload that trains a network, from a model, a loss and data.
 
     Args:
       name: Name of the workload in tables and files.
@@ -305,7 +305,7 @@ NETWORKS: dict[str, Callable[..., NetworkWorkload]] = {
 
 
 def make_network(name: str, *, size: str = "small") -> NetworkWorkload:
-    """Build a named network workload.
+    """Build the network workload of a given name: network, data and training length.
 
     Args:
       name: One of `NETWORKS`.

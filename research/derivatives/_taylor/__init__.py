@@ -14,16 +14,18 @@ from research.derivatives._taylor.power_series import series
 
 
 def coefficients(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
-    """Return the Taylor coefficients of f(x + t v), in the structure of f(x).
+    """Return the Taylor coefficients c_k of f(x + t v) = c_0 + c_1 t + c_2 t² + ...
+
+    c_k is 1/k! times the k-th derivative of f(x + t v) with respect to t, at t = 0.
 
     Args:
       f: Function of one pytree of floating arrays.
       x: Point, a pytree of arrays.
       v: Direction, in the structure, shapes and dtypes of x.
-      order: Largest order, at least 1.
+      order: Largest power of t, at least 1.
     Returns:
       A pytree like f(x), in which each leaf is replaced by the list of its coefficients
-      of t^0, t^1, ..., t^order.
+      c_0, c_1, ..., c_order.
     """
     jaxpr, shapes = jax.make_jaxpr(f, return_shape=True)(x)
     inputs = [

@@ -72,18 +72,22 @@ LINEAR = {
 
 
 class Context(NamedTuple):
-    """Settings and memory of the evaluation of a jaxpr on power series.
+    """Settings and memory for `evaluate`, which evaluates a jaxpr on power series.
+
+    A jaxpr is a function as JAX traces it: a list of equations, each of which applies a
+    primitive operation.
 
     Attributes:
-      order: Largest order of the coefficients. Each equation is evaluated to this order
-        before the next one. None means that a coefficient is computed when it is read.
-        Coefficient k of all equations is then computed before coefficient k + 1.
-      known: Equations that were evaluated: a dict from (name of the primitive, names of
-        the input series) to the list of the equations with this key. Used only if
-        `order` is None. With this dict, no equation is evaluated twice. Without it, the
-        number of evaluations might double with each order. For example, the series of
-        y(t) may be computed from the series of y'(t), and the formula for y' may
-        contain y twice. To compute y to order k, one would then compute y twice to
+      order: Largest order of the coefficients. If it is given, each equation is
+        evaluated to this order before the next one. If it is None, a coefficient is
+        computed when it is read. Coefficient k of all equations is then computed before
+        coefficient k + 1.
+      known: The equations that were evaluated before, so that no equation is evaluated
+        twice. A dict from (name of the primitive, names of the input series) to the
+        list of the equations with this key. Used only if `order` is None. Without this
+        dict, the number of evaluations might double with each order. For example, the
+        series of y(t) may be computed from the series of y'(t), and the formula for y'
+        may contain y twice. To compute y to order k, one would then compute y twice to
         order k - 1, and so on.
     """
 
@@ -107,10 +111,14 @@ class Known(NamedTuple):
 def evaluate(jaxpr: Any, inputs: Sequence[Series], context: Context) -> list[Series]:
     """Evaluate a closed jaxpr on power series instead of arrays.
 
+    The jaxpr represents a function f. If the inputs are the power series of x(t), the
+    outputs are the power series of f(x(t)).
+
     Args:
       jaxpr: The closed jaxpr.
       inputs: Sequence with a series for each input.
-      context: Largest order, and the equations that were evaluated before.
+      context: Largest order of the coefficients, and the equations that were evaluated
+        before.
     Returns:
       List with a series for each output.
     Raises:
@@ -601,6 +609,9 @@ def _unpacked(group: Sequence[list[Coefficient]]) -> list[Series]:
 
 
 def dense(x: Series, k: int) -> Any:
-    """Return coefficient k of x as an array, even if the coefficient is None (zero)."""
+    """Return coefficient k of the series x as an array.
+
+    A coefficient that is None means zero. It is returned as an array of zeros.
+    """
     coefficient = x[k]
     return jnp.zeros_like(x[0]) if coefficient is None else coefficient

@@ -75,7 +75,11 @@ def columns(
 
 
 def series(coefficients: Iterable[Coefficient]) -> Series:
-    """Return the series with the given coefficients."""
+    """Return the power series c_0 + c_1 t + c_2 t² + ... with the given coefficients.
+
+    Each coefficient c_k is an array, or None if it is known to be zero. The iterable is
+    read on demand, one coefficient after another.
+    """
     return columns(((c,) for c in coefficients), [True])[0]
 
 

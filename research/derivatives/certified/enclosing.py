@@ -53,9 +53,9 @@ class Enclosure(NamedTuple):
       smooth: True if two statements are proved: the function has a value at every point
         of the box, and each comparison in the function has the same answer at all these
         points.
-      lines: Lines of the program, such as "model.py:12", at which a comparison may be
-        true at one point of the box and false at another, or a value may be undefined.
-        Empty if `smooth` is True.
+      lines: Lines of the source code, such as "model.py:12". On these lines, a
+        comparison may be true at one point of the box and false at another, or a value
+        may be undefined. Empty if `smooth` is True.
     """
 
     low: np.ndarray
@@ -74,7 +74,7 @@ class Enclosure(NamedTuple):
 
 
 def enclose(f: Callable[..., Any], low: Any, high: Any) -> Enclosure:
-    """Return proved bounds of f(x) over all x with low <= x <= high.
+    """Return proved bounds of f(x) over a box: all x with low <= x <= high.
 
     f is traced by JAX, and its operations are evaluated in interval arithmetic: lower
     ends are rounded down and upper ends up. The bounds hold for f in exact arithmetic,
@@ -85,8 +85,8 @@ def enclose(f: Callable[..., Any], low: Any, high: Any) -> Enclosure:
 
     Args:
       f: Function of one array of floats that JAX can trace. It returns one array.
-      low, high: Ends of the box, finite arrays of one shape with low <= high. They are
-        converted to float64.
+      low, high: Ends of the box, finite arrays of the same shape with low <= high. They
+        are converted to float64.
     Returns:
       An `Enclosure` with arrays of the shape of f(x). Its field `smooth` is True if two
       statements are proved: f has a value everywhere in the box, and each comparison in
@@ -118,19 +118,20 @@ def derivative_enclosure(
 ) -> Enclosure:
     """Return proved bounds of a derivative of f over a box, or at a point.
 
-    If low has axes, order 1 is the gradient and order 2 the Hessian. If low is a
-    number, the derivative of every order is a number. The derivative is the one that
-    JAX forms from the program of f by JAX's own rules. If f uses `stop_gradient`, a
-    derivative rule of the user (`jax.custom_jvp`, `jax.custom_vjp`) or an iterative
-    linear solver, an error is raised, because JAX's derivative might then differ from
-    the derivative of the values of f. If `smooth` is True in the result, the derivative
-    exists everywhere in the box.
+    The box is all x with low <= x <= high. If low is a number, the derivative of every
+    order is a number. If low has axes, order 1 is the gradient and order 2 the Hessian.
+    If `smooth` is True in the result, the derivative exists everywhere in the box.
+
+    JAX differentiates f by its own derivative rules. For some functions, JAX's
+    derivative might differ from the derivative of the values of f. So an error is
+    raised if f uses `stop_gradient`, a derivative rule of the user (`jax.custom_jvp`,
+    `jax.custom_vjp`) or an iterative linear solver.
 
     Args:
       f: Function of one array of floats that returns one number.
       low, high: Ends of the box, as in `enclose`. high=None means the point low.
       order: Order of the derivative, an integer from 1 to 10. If low has axes, the
-        order is 1 or 2. Each further order about doubles the size of the program.
+        order is 1 or 2. Each further order makes the program about twice as large.
     Returns:
       An `Enclosure`. Its arrays have shape () if low is a number. Otherwise they have
       the shape low.shape for order 1, and low.shape + low.shape for order 2.

@@ -113,9 +113,11 @@ class Certified(NamedTuple):
     boxes: int
 
     def text(self) -> str:
-        """Return the numbers of points and boxes, and one line for each point, as text.
+        """Describe the result as text, with one line for each critical point.
 
-        If boxes are undecided, the text has the reason for the first undecided box.
+        The first line has the number of critical points of each kind, and the number of
+        boxes that were examined. If boxes are undecided, the first line also has their
+        number, and the reason for the first of them.
         """
         kinds = [point.kind for point in self.points]
         counts = ", ".join(
@@ -174,19 +176,19 @@ def certified_roots(
       f: Function that JAX can trace. It takes an array of shape (n,) and returns an
         array of shape (n,).
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops. f and its Jacobian are evaluated over
-        groups of at most 256 boxes. If the time ends during such an evaluation, the
-        search waits for the end of the evaluation. All boxes for which nothing is
-        proved by then are undecided. The search also stops if more than 20,000 boxes
-        are undecided.
+      seconds: Time after which the search stops. All boxes for which nothing is proved
+        by then are undecided. If the time ends during an evaluation of f or its
+        Jacobian, the search first waits for the end of this evaluation. One evaluation
+        covers at most 256 boxes. The search also stops if more than 20,000 boxes are
+        undecided.
     Returns:
       The `Roots`.
     Raises:
       ValueError: bounds has a wrong shape, is not finite, or low >= high; seconds is
         negative; or f does not return an array of shape (n,).
-      UnsupportedPrimitiveError: f uses an operation that cannot be enclosed,
-        `stop_gradient`, or a derivative rule of the user (`jax.custom_jvp`,
-        `jax.custom_vjp`).
+      UnsupportedPrimitiveError: f uses `stop_gradient`, a derivative rule of the user
+        (`jax.custom_jvp`, `jax.custom_vjp`), or an operation whose values over a box
+        cannot be bounded.
     References:
       Neumaier, Interval methods for systems of equations, 1990, chapter 5.
     Example:
@@ -236,7 +238,7 @@ def certified_critical_points(
       A `Certified`. `print` shows its points.
     Raises:
       ValueError: bounds has a wrong shape, is not finite, or low >= high; seconds is
-        negative; or f jumps in the box (the message names the line).
+        negative; or f jumps in the box (the message names the line of code).
       NotScalarError: f does not return one number.
       NotInexactError: f returns an integer or a bool.
       UnsupportedPrimitiveError: As in `certified_roots`.
@@ -664,22 +666,24 @@ def certified_minimum(
     tolerance: float = 1e-8,
     seconds: float = 60.0,
 ) -> Minimum:
-    """Enclose the global minimum of f over a box, including the border of the box.
+    """Find proved bounds of the global minimum of f in a box, border included.
 
-    The box is cut into smaller boxes. Let v be the smallest value of f at the midpoints
-    of the boxes so far. A smaller box is not cut further if a lower bound of f in it is
-    above v - `tolerance`. Let X be a smaller box, m its midpoint, and ∇f(X) the
-    enclosure of the gradient over X. One lower bound of f in X follows from the
-    enclosure of f over X. If f is proved to be smooth in X, a second lower bound
-    follows from the mean value form f(m) + ∇f(X) (X - m). The larger of the two lower
-    bounds is used.
+    The box is cut into smaller and smaller boxes. Let v be the smallest value of f at
+    the midpoints of the boxes so far. If a lower bound of f in a smaller box is above
+    v - `tolerance`, this box is not cut further.
+
+    The lower bound of f in a smaller box X comes from interval arithmetic, which gives
+    an interval that contains all values of f in X. If f is proved to be smooth in X,
+    there is a second lower bound, from the mean value form f(m) + ∇f(X) (X - m). Here m
+    is the midpoint of X, and ∇f(X) has an interval for each entry of the gradient in X.
+    The larger of the two lower bounds is used.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: The search stops when `high - low` of the result is at most this
-        number, which is above 0.
+      tolerance: Positive number. The search stops when `high - low` of the result is at
+        most this number.
       seconds: Time after which the search stops, as in `certified_roots`.
     Returns:
       A `Minimum`. If the time is over before the tolerance is reached, the bounds are
@@ -788,8 +792,9 @@ class CurvatureBound(NamedTuple):
     Attributes:
       low, high: Every eigenvalue of the Hessian, at every point of the box, lies in
         [low, high].
-      reached: Proved lower bound of the largest eigenvalue at some point of the box.
-        The largest eigenvalue in the whole box therefore lies in [reached, high].
+      reached: At some point of the box, the largest eigenvalue is proved to be at least
+        this number. The largest eigenvalue in the whole box therefore lies in
+        [reached, high].
       boxes: Number of boxes that were examined during the search.
     """
 
@@ -818,13 +823,13 @@ def curvature_bound(
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: Relative tolerance of the bounds. The search for `high` comes first. It
-        also finds a number λ, the field `reached` of the result: at some point of the
-        box, the largest eigenvalue is proved to be at least λ. This search stops when
-        high - λ is at most tolerance · |λ|. The search for `low` also finds a number μ:
-        at some point of the box, the smallest eigenvalue is proved to be at most μ.
-        This search stops when μ - low is at most tolerance · max(|λ|, |μ|), so a μ near
-        0 does not prolong the search.
+      tolerance: Relative tolerance of the bounds, a positive number. The search for
+        `high` comes first. It also finds a number λ, the field `reached` of the result:
+        at some point of the box, the largest eigenvalue is proved to be at least λ.
+        This search stops when high - λ is at most tolerance · |λ|. The search for `low`
+        comes second. It also finds a number μ: at some point of the box, the smallest
+        eigenvalue is proved to be at most μ. This search stops when μ - low is at most
+        tolerance · max(|λ|, |μ|), so a μ near 0 does not prolong the search.
       most_boxes: Number of boxes after which the search stops. Each of the two bounds
         gets half of these boxes. If the search stops for this reason, the bounds are
         valid but farther apart.

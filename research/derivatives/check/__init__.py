@@ -91,20 +91,31 @@ def check_derivative(
 ) -> CheckReport:
     """Check the derivative of f at x against values of f around x.
 
-    The check uses eight random directions, the direction of the gradient, and (if x has
-    several leaves) a random direction within each leaf of x. If some, but not all,
-    entries of x are 0, one more random direction moves only these entries, and one
-    moves only the others. Along each direction v, the check evaluates f(x + h v) at h =
-    0, ±1, ±1/2, ..., ±2^-26. Within each leaf, the entries of v are about as large as
-    the entries of x. The slope of f along v is the derivative of f(x + h v) with
-    respect to h at h = 0. Extrapolated central differences give this slope with an
-    error estimate. The tested derivative along v counts as wrong if it differs from the
-    slope by more than five times this error estimate plus ten times the rounding error.
-    If x is not in float64, `derivative` may hold constants in float32, so the rounding
-    error is then at least that of float32. The check gives the verdict "wrong" or
-    "kink" only if other step lengths confirm this verdict. If f varies too much within
+    The result is a report with one of five verdicts: "right", "wrong", "kink" (f has no
+    derivative at x), "nan" (f or the derivative is not finite) or "unresolved" (the
+    values of f do not decide). The report also gives the reason for the verdict. The
+    rest of this text says how the check decides.
+
+    The check compares the derivative with slopes of f along several directions v:
+
+    - eight random directions;
+    - the direction of the gradient;
+    - if x has several leaves, a random direction within each leaf of x;
+    - if some, but not all, entries of x are 0, one random direction that moves only
+      these entries, and one that moves only the others.
+
+    Within each leaf, the entries of v are about as large as the entries of x. The slope
+    of f along v is the derivative of f(x + h v) with respect to h at h = 0. The check
+    evaluates f(x + h v) at h = 0, ±1, ±1/2, ..., ±2^-26. Extrapolated central
+    differences then give the slope with an error estimate. If f varies too much within
     a step, the check uses shorter steps. If rounding errors hide how f changes, it uses
     longer steps.
+
+    The tested derivative along v counts as wrong if it differs from the slope by more
+    than five times the error estimate plus ten times the rounding error. If x is not in
+    float64, `derivative` may hold constants in float32, so the rounding error is then
+    at least that of float32. The check gives the verdict "wrong" or "kink" only if
+    other step lengths confirm this verdict.
 
     The check measures the rounding error of f. To do so, it evaluates f again and
     perturbs the result of each operation by eight times its rounding error. So the
@@ -122,53 +133,58 @@ def check_derivative(
     At a kink of f along v, the quotients (f(x + h v) - f(x)) / h have two different
     limits for h -> 0: the right slope for h > 0, and the left slope for h < 0. If f is
     smooth and only the derivative is wrong, the two slopes are equal. So the check can
-    distinguish a kink from a bug. A kink beside x counts as one at x if it is so close
-    that the bend of f between x and the kink is below the rounding error of f. If f has
-    a kink, the check still tests the derivative in the leaves without a kink. In a leaf
-    with a kink, the check tests the entries in which JAX's gradient does not jump near
-    x. The check also divides such a leaf into halves, in at most 24 divisions, and
-    tests the derivative in the parts without a kink. Along a direction with a kink, the
-    derivative must lie between the left slope and the right slope.
+    distinguish a kink from a bug. A kink beside x may be so close to x that the bend of
+    f between x and the kink is below the rounding error of f. Such a kink counts as one
+    at x.
+
+    If f has a kink, the check still tests the derivative in the leaves without a kink.
+    In a leaf with a kink, the check tests the entries in which JAX's gradient does not
+    jump near x. The check also divides such a leaf into halves, in at most 24
+    divisions, and tests the derivative in the parts without a kink. Along a direction
+    with a kink, the derivative must lie between the left slope and the right slope.
 
     If the derivative seems wrong, or if the verdict would be "kink", the check also
-    tests the derivative beside x, where f is smooth even if it has a kink at x. It
-    compares the derivative with the slope of f at fourteen points close to x: ten in
-    random directions, and four in directions whose entries all have one sign. If the
+    tests the derivative beside x, where f is smooth even if it has a kink at x. The
+    check compares the derivative with the slope of f at fourteen points close to x: ten
+    in random directions, and four in directions whose entries all have one sign. If the
     derivative and the slope differ by more than 1e-4 of the gradient's norm at two or
-    more of these points, the verdict is "wrong". The check does not find an error in a
-    piece of f that is so narrow that none of these points lies in it. This test is
-    omitted if `derivative` returns the same value at all points.
+    more of these points, the verdict is "wrong". A piece of f may be so narrow that
+    none of these points lies in it. An error in such a piece is not found. If
+    `derivative` returns the same value at all points, this test is omitted.
 
-    If several compared numbers are equal, as in max(min(x, y), z) or in a median, the
-    derivative may not exist although the left and the right slope may be equal along
-    every line. JAX then returns the slope of one smooth piece of f, or a mean of such
-    slopes. So if a derivative seems wrong at x, but not at the fourteen points beside
-    x, the check also computes slopes at points close to x. If these slopes differ, the
-    derivative must lie between the smallest and the largest of them. This is a
-    necessary condition for an element of Clarke's generalised gradient, the set of
+    If f compares several numbers that are equal, as in max(min(x, y), z) or in a
+    median, the derivative may not exist, even if the left and the right slope are equal
+    along every line. JAX then returns the slope of one smooth piece of f, or a mean of
+    such slopes. So if a derivative seems wrong at x, but not at the fourteen points
+    beside x, the check also computes slopes at points close to x. If these slopes
+    differ, the derivative must lie between the smallest and the largest of them. This
+    is a necessary condition for an element of Clarke's generalised gradient, the set of
     weighted means of the gradients of the smooth pieces. If the derivative lies between
     these two slopes, the verdict is "kink".
 
     JAX chooses one side of each kink. If many kinks meet at x, there may be no piece of
     f on all of these sides. For example, JAX takes the slope 1 for each leaky rectifier
     at 0, although not all of their inputs may be positive at the same time. So the
-    verdict is also "kink" under two conditions: the derivative is right at points close
-    to x, and the jumps of the derivative on a half circle around x are so large that
-    they explain the distance between the derivative and the slope at x. If neither test
-    explains the error, the verdict is "wrong".
+    verdict is also "kink" if two conditions hold. First, the derivative is right at
+    points close to x. Second, the jumps of the derivative on a half circle around x are
+    so large that they explain the distance between the derivative and the slope at x.
+    If neither this test nor the test of the previous paragraph explains the error, the
+    verdict is "wrong".
 
-    The check evaluates f and its derivative in float64 if f accepts float64, even if x
+    If f accepts float64, the check evaluates f and its derivative in float64, even if x
     has a lower precision or float64 is disabled. It compiles f and JAX's derivatives of
     f, unless f or a custom rule inside f needs the values of its arguments in Python.
     If f converts its values to a lower precision, the check assumes the rounding error
-    of that precision, and the report says so. If JAX cannot trace f, the operations of
-    f are not known. The check then assumes the lowest precision that can represent the
-    values of f near x. If only float64 can represent them, parts of f may still be
-    rounded to float32. Such parts are constant between neighbouring numbers of float32.
-    So the slopes of f between far closer points do not explain how f changes over a few
-    of these numbers. If the check observes this, it assumes float32. The same holds for
-    functions that `pure_callback` calls. The check does not recognise a part in float16
-    beside one in float64. A right derivative may then be reported as "wrong".
+    of that precision, and the report says so.
+
+    If JAX cannot trace f, the operations of f are not known. The check then assumes the
+    lowest precision that can represent the values of f near x. If only float64 can
+    represent them, parts of f may still be rounded to float32. Such parts are constant
+    between neighbouring numbers of float32. So the slopes of f between far closer
+    points do not explain how f changes over a few of these numbers. If the check
+    observes this, it assumes float32. The same holds for functions that `pure_callback`
+    calls. The check does not recognise a part in float16 beside one in float64. A right
+    derivative may then be reported as "wrong".
 
     If JAX cannot trace f and f has one output, the check also notices if f rounds its
     value to a few digits. But the values alone do not show whether f rounds or has
@@ -201,18 +217,18 @@ def check_derivative(
 
     - The derivative is not 0 but no larger than its rounding error, so its sign is
       unknown.
-    - The check could not have detected a relative error of 1e-3, or it could not have
-      detected an error of a tenth of the gradient's norm that lies in a single leaf of
-      x. The entries of such a leaf are so small that steps in this leaf hardly change
-      f. The report names the leaf. (If the gradient of a leaf is shorter than about
-      1e-13 times the whole gradient, an error there is small, however large it is
-      relative to the gradient of the leaf.)
+    - The check could not have detected a relative error of 1e-3.
+    - The check could not have detected an error of a tenth of the gradient's norm that
+      lies in a single leaf of x. The entries of such a leaf are so small that steps in
+      this leaf hardly change f. The report names the leaf. (If the gradient of a leaf
+      is shorter than about 1e-13 times the whole gradient, an error there is small,
+      however large it is relative to the gradient of the leaf.)
     - The slope of f times a step of the size of x is beyond the range of float64.
-    - The derivative seems wrong, but numbers inside f or inside the derivative, or the
-      entries of a leaf of x, are so close to 0 that floats have too few digits there or
-      round to 0. In float64, numbers inside f count below about 1e-292, and a leaf of x
-      counts below 2e-305. If JAX cannot trace f, only x is known. The check does not
-      notice this for complex numbers.
+    - The derivative seems wrong, but inside f, inside the derivative or in a leaf of x,
+      there are numbers so close to 0 that floats have too few digits there or round to
+      0. In float64, numbers inside f count below about 1e-292, and a leaf of x counts
+      below 2e-305. If JAX cannot trace f, only x is known. The check does not notice
+      this for complex numbers.
     - f varies so fast that it is not smooth between neighbouring floats. Examples are
       sin(1e20 x), and the fractional part of 1e20 x.
     - The slopes from long and from short steps differ, and neither slope agrees with

@@ -53,13 +53,13 @@ class Leaf(NamedTuple):
 
 
 def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
-    """Convert x to float64, and find the lowest precision inside f.
+    """Convert x to float64, and find the least precise dtype in which f computes.
 
     Returns:
-      (x in float64, dtype of the lowest precision inside f). If f, or a Python function
-      that f calls, cannot be traced, the dtype is estimated from values of f near x. If
-      f does not accept float64, the result is x unchanged and the dtype of the least
-      precise leaf of x.
+      (x in float64, least precise dtype in which f computes). If JAX cannot trace f,
+      the dtype is estimated from values of f near x. If f calls a Python function by
+      `jax.pure_callback`, these values are used, too. If f does not accept float64, the
+      result is x unchanged and the dtype of the least precise leaf of x.
     """
     lifted = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), x)
     try:
@@ -151,13 +151,13 @@ def _moved(x: Any, shift: Any) -> Any:
 
 
 class ValuesOfJax:
-    """A wrapper of f that converts NumPy values and Python floats to JAX arrays."""
+    """A wrapper of f that returns NumPy values and Python floats of f as JAX arrays."""
 
     def __init__(self, f: Callable[..., Any]):
         self.f, self.__name__ = f, title(f)
 
     def __call__(self, x: Any) -> Any:
-        """Return f(x) as a JAX array; a value of another kind stays as it is."""
+        """Return f(x), converted to a JAX array if it is a NumPy value or a float."""
         value = self.f(x)
         is_other = isinstance(value, np.ndarray | np.generic | float)
         return jnp.asarray(value) if is_other else value
@@ -177,10 +177,25 @@ def is_partial_of_jax(f: Callable[..., Any], x: Any) -> bool:
 class Line:
     """Evaluation of f, and of its derivative, along lines through x.
 
-    The arguments of the constructor are f, x, a function that returns the derivative to
-    check (None means JAX's derivatives), and whether x was converted to float64. If f
-    is a `jax.tree_util.Partial`, JAX compiles it once and uses the program again for
-    other values of the bound arguments. Any other f is compiled again for each
+    The methods use these terms:
+
+    - v: Direction of a line through x.
+    - h: Step along the line, to the point x + h v.
+    - w: Weights of the outputs of f.
+    - ⟨w, f⟩: Sum of the outputs of f, each times its weight.
+    - Tested derivative: The derivative that the user gave, or JAX's derivative if the
+      user gave none.
+
+    The arguments of the constructor are:
+
+    - f: The function.
+    - x: The point, a pytree of arrays.
+    - derivative: Function that returns the derivative to test, as the user gave it.
+      None means JAX's derivatives.
+    - is_lifted: Whether x was converted to float64.
+
+    If f is a `jax.tree_util.Partial`, JAX compiles it once and uses the program again
+    for other values of the bound arguments. Any other f is compiled again for each
     instance, because f may use outside data that have changed.
 
     Attributes:
@@ -291,8 +306,8 @@ class Line:
         """Evaluate ⟨w, f(x + h v)⟩ at each step h in OFFSETS.
 
         OFFSETS are the numbers 0, ±1, ±1/2, ..., ±2^-26 in ascending order. v is the
-        direction of the line, and w are the weights of the outputs. If a point is
-        given, it takes the place of x.
+        direction of the line, w are the weights of the outputs, and ⟨w, f⟩ is the
+        weighted sum of the outputs. If `point` is not None, it takes the place of x.
         """
         if self.jaxpr is None:
             point = self.flat if point is None else point
@@ -328,11 +343,12 @@ class Line:
     ) -> np.ndarray:
         """Measure the rounding errors of ⟨w, f(x + h v)⟩ at some of the steps h.
 
-        The steps are NUDGED_OFFSETS, the numbers ±1, ±1/16, ..., ±2^-24 in ascending
-        order. At each step, f is evaluated again with random perturbations: its input
-        and the result of each operation that rounds change by about `nudge` times their
-        rounding error. The measured error is the change of ⟨w, f⟩ divided by `nudge`.
-        The errors are NaN if f cannot be traced.
+        ⟨w, f⟩ is the weighted sum of the outputs. The steps are NUDGED_OFFSETS, the
+        numbers ±1, ±1/16, ..., ±2^-24 in ascending order. At each step, f is evaluated
+        again with random perturbations. They change the input of f, and the result of
+        each operation that rounds, by about `nudge` times the rounding error of the
+        number. The measured error is the change of ⟨w, f⟩ divided by `nudge`. The
+        errors are NaN if f cannot be traced.
 
         Args:
           v: Direction of the line.
@@ -341,7 +357,7 @@ class Line:
           values: Unperturbed values, as returned by `sampled`.
           nudge: Size of the perturbations, in units of the relative spacing of the
             floats; for `Underflow`, in units of the smallest normal number.
-          point: Takes the place of x, if given.
+          point: Point that takes the place of x. None means x.
           kind: Class of the perturbations. `Underflow` perturbs only numbers that are
             so small that they may underflow.
         """
@@ -359,19 +375,21 @@ class Line:
     ) -> float:
         """Measure the rounding error of the derivative of ⟨w, f⟩ along v.
 
-        The derivative is evaluated at x with random perturbations: x and the result of
-        each operation that rounds change by about s times their rounding error. The
-        size s is 8 in eight evaluations, and 2^15 in eight others. For each size, the
-        quotient is the root mean square of the changes of the derivative, divided by s.
-        The error is the smaller of the two quotients.
+        ⟨w, f⟩ is the weighted sum of the outputs. The derivative is evaluated at x with
+        random perturbations. They change x, and the result of each operation that
+        rounds, by about s times the rounding error of the number. The size s is 8 in
+        eight evaluations, and 2^15 in eight others. For each size, the quotient is the
+        root mean square of the changes of the derivative, divided by s. The error is
+        the smaller of the two quotients.
 
         A change by rounding grows in proportion to s, so its two quotients are about
         equal. But if f has a kink at x, a perturbation may move the point across the
         kink. The derivative then jumps by the same amount for both sizes. So the
         quotient for the larger size hardly contains the jump.
 
-        The result is the larger error of forward and reverse mode, or the error of the
-        derivative that the user gave. It is 0 if no derivative can be traced.
+        If the user gave the derivative, the result is the error of this derivative.
+        Otherwise it is the larger of the errors of forward and reverse mode. If no
+        derivative can be traced, the result is 0.
 
         Args:
           v: Direction.
@@ -413,7 +431,7 @@ class Line:
 
         w are the weights of the outputs. J is the derivative that the user gave, or
         JAX's Jacobian of f. If f has no rule for forward mode either, the error of
-        reverse mode is raised. The reason may be a mistake in a custom rule of f.
+        reverse mode is raised, because a custom rule of f may contain a mistake.
         """
         if self.given is not None:
             return _contracted(self._given_at_x, self, w)
@@ -456,8 +474,9 @@ class Line:
     def eps_of_given(self) -> np.ndarray:
         """Relative spacing of the floats in which the user's derivative is returned.
 
-        The result has a number for each entry of x. It is 0 for float64, for integers
-        and for booleans, and if the tested derivative is JAX's.
+        The result has one number for each entry of x. The number is 0 where the
+        derivative is returned in float64, as integers or as booleans. All numbers are 0
+        if the user gave no derivative.
         """
         spacings = np.zeros(self.flat.size)
         if self.given is None:
@@ -473,9 +492,10 @@ class Line:
 
     @property
     def has_finite_derivative(self) -> bool:
-        """Whether every entry of Jᵀ w is finite. J is the tested Jacobian, and w is 1.
+        """Whether every entry of Jᵀ w is finite, if all weights w are 1.
 
-        False if there is no reverse mode to test.
+        J is the derivative that the user gave, or JAX's Jacobian of f. The property is
+        False if the user gave no derivative, and f has no rule for reverse mode.
         """
         gradient = self.reverse(np.ones(self.shape))
         return gradient is not None and bool(np.isfinite(gradient).all())
@@ -517,11 +537,11 @@ class Line:
     def is_steady(self, v: np.ndarray, w: np.ndarray, eps: float) -> bool:
         """Return whether the rate of change along v is nearly constant close to x.
 
-        The rate is the tested derivative of ⟨w, f⟩ along v. It is computed at x and at
-        four random points. Each entry of such a point is the entry of x times a number
-        between 1 - 4 eps and 1 + 4 eps, where `eps` is the relative spacing of the
-        floats. The result is True if no two of the five rates differ by more than 10 %
-        of the largest absolute rate.
+        The rate is the tested derivative along v of ⟨w, f⟩, the weighted sum of the
+        outputs. The rate is computed at x and at four random points. Each entry of such
+        a point is the entry of x times a number between 1 - 4 eps and 1 + 4 eps, where
+        `eps` is the relative spacing of the floats. The result is True if the largest
+        and the smallest rate differ by at most 10 % of the largest absolute rate.
         """
         random = np.random.default_rng(0)
         rates = []
@@ -535,13 +555,14 @@ class Line:
     ) -> np.ndarray:
         """Return for each entry of x whether JAX's gradient of ⟨w, f⟩ does not jump.
 
-        For h = 2^-20 and for h = 2^-24, the gradient is computed at x, at x ± h v and
-        at six random points about as close to x. The range of an entry is its largest
-        value minus its smallest value at these points. An entry of the gradient jumps
-        if its range for the smaller h is more than half of its range for the larger h.
-        Where f is smooth, the range is proportional to h, and so 16 times smaller. At a
-        kink, the points lie on both sides of the kink for each h, so the range does not
-        shrink. There are two exceptions:
+        ⟨w, f⟩ is the weighted sum of the outputs. For h = 2^-20 and for h = 2^-24, the
+        gradient is computed at x, at x ± h v and at six random points about as close to
+        x. The range of an entry of the gradient is its largest value minus its smallest
+        value at these points. The entry jumps if its range for the smaller h is more
+        than half of its range for the larger h. Where f is smooth, the range is
+        proportional to h, and so 16 times smaller for the smaller h. At a kink, the
+        points lie on both sides of the kink for each h, so the range does not shrink.
+        There are two exceptions:
 
         - A range of at most 1e-6 times the largest absolute entry of the gradients is
           not a jump, because it may come from rounding errors.
@@ -563,7 +584,10 @@ class Line:
         return ~jumps & np.isfinite(ranges[1])
 
     def pulled_at(self, point: np.ndarray, w: np.ndarray) -> np.ndarray | None:
-        """Return JAX's gradient of ⟨w, f⟩ at a point, or None if there is none."""
+        """Return JAX's gradient of ⟨w, f⟩ at a point, or None if JAX has no gradient.
+
+        ⟨w, f⟩ is the sum of the outputs of f with the weights w.
+        """
         try:
             pulled = self._pulled(self._like(point), jnp.asarray(w, self.value.dtype))
         except (*NO_RULE, *LOOKS_AT_VALUES):
@@ -579,8 +603,8 @@ class Line:
     ) -> np.ndarray:
         """Return the mean of the rates of change at x + h v and at x - h v, for each h.
 
-        The rate is the tested derivative of ⟨w, f⟩ along v. The distances are the
-        numbers h.
+        The rate is the tested derivative along v of ⟨w, f⟩, the weighted sum of the
+        outputs. The distances are the numbers h.
         """
         points = self.flat + np.outer([*distances, *-distances], v)
         return np.mean(self.rates_at(points, v, w).reshape(2, -1), axis=0)
@@ -588,7 +612,10 @@ class Line:
     def rates_at(
         self, points: Float[np.ndarray, "points n"], v: np.ndarray, w: np.ndarray
     ) -> Float[np.ndarray, "points"]:
-        """Return the tested derivative of ⟨w, f⟩ along v at each of some points."""
+        """Return the tested derivative of ⟨w, f⟩ along v at each of some points.
+
+        ⟨w, f⟩ is the sum of the outputs of f with the weights w.
+        """
         try:  # All rates by one program.
             found = self._rates_of_points(self._like(points), self._like(v), w)
             return np.asarray(found, np.float64)
@@ -600,8 +627,9 @@ class Line:
     ) -> np.ndarray:
         """Return JAX's derivative of ⟨w, f⟩ along v at x + h v, for each distance h.
 
-        If JAX cannot trace f, the derivative that the user gave is used instead. The
-        result is NaN if there is neither.
+        ⟨w, f⟩ is the sum of the outputs of f with the weights w. If JAX cannot trace f,
+        the derivative that the user gave is used instead. If the user gave none, the
+        result is then NaN.
         """
         points = self.flat + np.outer(distances, v)
         if self.jaxpr is None and self.given is None:

@@ -45,11 +45,12 @@ class Neighbourhood(NamedTuple):
     Attributes:
       line: The function f and the point x.
       v: Direction of the slopes.
-      w: Weights of the outputs.
+      w: Weights of the outputs of f. The slopes are those of the weighted sum ⟨w, f⟩.
       eps: Relative spacing of the floats in which f is computed.
       size: The rounding error of a value of f is taken to be at least eps * size.
       noise: Measured rounding error of a value of f beside x.
-      length: Largest h of the steps h u from x, where u is a direction as long as v.
+      length: Largest factor h of the steps h u from x. Each direction u is as long as
+        v.
       random: Source of random directions.
     """
 
@@ -66,10 +67,10 @@ class Neighbourhood(NamedTuple):
 class Range(NamedTuple):
     """Smallest and largest slope of f along a direction, at points close to x.
 
-    If f has several smooth pieces that meet at x, each slope is that of one piece.
-    Clarke's generalised gradient is the set of weighted means of the pieces' gradients
-    at x. If each piece contains at least one of the points, the product of the
-    direction and any vector in this set lies between the smallest and the largest
+    If several smooth pieces of f meet at x, each slope is that of one piece. Clarke's
+    generalised gradient is the set of weighted means of the pieces' gradients at x.
+    Take the product of the direction and any vector in this set. If each piece contains
+    at least one of the points, this product lies between the smallest and the largest
     slope.
 
     Attributes:
@@ -84,12 +85,13 @@ class Range(NamedTuple):
 def slopes_nearby(near: Neighbourhood, gap: float) -> Range:
     """Return the range of the slopes of ⟨w, f⟩ along v at points close to x.
 
-    f may consist of smooth pieces that meet at kinks. The points x + h u lie on 32
-    lines through x with directions u. A kink at x may separate the points of a line
-    with h > 0 from those with h < 0. So each line has two sides, and on each side the
-    slope along v has a limit for h -> 0: the slope of the piece of f that contains this
-    side. The result is the smallest and the largest of these limits. For a smooth f,
-    all limits are the derivative along v, so they do not differ.
+    `near` contains f, x, v and the weights w of the outputs of f. f may consist of
+    smooth pieces that meet at kinks. The points x + h u lie on 32 lines through x with
+    directions u. A kink at x may separate the points of a line with h > 0 from those
+    with h < 0. So each line has two sides. On each side, the slope along v has a limit
+    for h -> 0: the slope of the piece of f that contains this side. The result is the
+    smallest and the largest of these limits. If f is smooth, each limit is the
+    derivative along v, so the limits do not differ.
 
     The slope at x + h u is the difference of the values at x + h (u ± v / 8), divided
     by h / 4. Up to four directions u are chosen so that they probably lead to the
@@ -179,28 +181,29 @@ def slopes_of_all_pieces(
 ) -> Range:
     """Return the range of the slopes at x for all choices of a side at each kink.
 
-    Suppose that f is a sum of terms with one kink each, and that all of these kinks
-    pass through x. At x, JAX takes for each term the slope on one side of its kink.
-    There may be no point near x that lies on all of these sides. An example is a sum
-    over i of c[i] leaky_relu(⟨a[i], x⟩) at x = 0. JAX takes the slope 1 of every leaky
-    rectifier, although there may be no point at which ⟨a[i], x⟩ > 0 for all i. So
-    JAX's derivative at x need not be that of any smooth piece of f near x.
+    Several kinks may pass through x. If JAX takes the slope on one side of each kink,
+    there may be no point near x that lies on all of these sides. So JAX's derivative at
+    x need not be that of any smooth piece of f near x. An example is a sum over i of
+    c[i] leaky_relu(⟨a[i], x⟩) at x = 0. JAX takes the slope 1 of every leaky rectifier,
+    although there may be no point at which ⟨a[i], x⟩ > 0 for all i.
 
-    The range follows from the derivative along v on a half circle around x, from
-    x + r v to x - r v with a small r > 0. The half circle crosses each kink once. At
-    each crossing, one term changes to its other side, and the derivative jumps. Let D
-    be the derivative at the first point. Another choice of sides adds some of the jumps
-    to D. So the slope for every choice lies between two bounds: D plus all negative
-    jumps, and D plus all positive jumps. Three half circles are used, and the range
-    contains the bounds of each.
+    Suppose that f is a sum of terms with one kink each, and that all of these kinks
+    pass through x. The range follows from the derivative along v on a half circle
+    around x, from x + r v to x - r v with a small r > 0. The half circle crosses each
+    kink once. At each crossing, one term changes to its other side, and the derivative
+    jumps. Let D be the derivative at the first point. Another choice of sides adds some
+    of the jumps to D. So the slope for every choice lies between two bounds: D plus all
+    negative jumps, and D plus all positive jumps. Three half circles are used, and the
+    range contains the bounds of each.
 
     If a kink lies within another kink, as in a network of two layers, the jump at one
     kink depends on the side of the other kink. So if there are several jumps, each is
     multiplied by four.
 
     The derivative on the half circle is the tested one. The range is used only if the
-    values of f confirm this derivative at random points near x: there must be at least
-    four witnesses, and at most one of them may differ (`Witness.differs`).
+    values of f confirm this derivative at random points near x. A `Witness` compares
+    the derivative with the values at one of these points. There must be at least four
+    witnesses, and at most one of them may differ (`Witness.differs`).
 
     Args:
       near: The point and the direction v.
@@ -241,10 +244,10 @@ class Witness(NamedTuple):
 
     Attributes:
       derivative: Tested derivative along the direction.
-      slope: Slope of f along the direction, from values.
+      slope: Slope of f along the direction, computed from values of f.
       allowed: Largest distance between `derivative` and `slope` that does not count as
-        an error of the derivative: three times the error estimate of `slope` plus ten
-        times the rounding error of the derivative.
+        an error of the derivative. It is three times the error estimate of `slope` plus
+        ten times the rounding error of the derivative.
     """
 
     derivative: float
@@ -260,17 +263,17 @@ class Witness(NamedTuple):
 def witness_against(
     beside: Sequence[Witness], scale: float, is_given: bool
 ) -> Witness | None:
-    """Return the witness that contradicts the tested derivative most, if several do.
+    """Return the witness that contradicts the tested derivative most, or None.
 
-    A witness holds the tested derivative and the slope of f at one point near x. It
+    At a kink, f has no derivative, so its values there do not show whether the tested
+    derivative is right. But beside the kink, where the witnesses are, f is smooth. A
+    witness holds the tested derivative and the slope of f at one point near x. It
     contradicts the derivative if the two numbers differ by more than `Witness.allowed`
-    and by more than 1e-4 times `scale`. At a kink, f has no derivative, so its values
-    there do not show whether the tested derivative is right. But beside the kink, where
-    the witnesses are, f is smooth. The result is None in two cases:
+    and by more than 1e-4 times `scale`. The result is None in two cases:
 
     - Fewer than two witnesses contradict the derivative.
-    - The user gave the derivative, and it is the same at all points. A derivative that
-      was computed at x alone says nothing about other points.
+    - The user gave the derivative, and it is the same at all witnesses. A derivative
+      that was computed at x alone says nothing about other points.
 
     Args:
       beside: The `witnesses`.
@@ -287,10 +290,11 @@ def witness_against(
 def witnesses(near: Neighbourhood, scale: float) -> list[Witness]:
     """Return a `Witness` at each of up to fourteen points near x.
 
-    Ten points lie in random directions from x. Four more lie in directions whose
-    entries all have one sign, because random directions may miss a narrow piece of f.
-    The slope at a point follows from values of f at steps that are at most 2^-8 times
-    as long as the distance of the point from x. A point is left out in these cases:
+    A `Witness` holds the tested derivative and the slope of f at one point. Ten points
+    lie in random directions from x. Four more lie in directions whose entries all have
+    one sign, because random directions may miss a narrow piece of f. The slope at a
+    point follows from values of f at steps that are at most 2^-8 times as long as the
+    distance of the point from x. A point is left out in these cases:
 
     - The values show a kink at the point.
     - The slope is not accurate: `Witness.allowed` is at least 1e-4 times `scale`.

@@ -18,30 +18,39 @@ class Probe(NamedTuple):
     """Derivative of a function f along one direction v, computed in three ways.
 
     A rate is the derivative of f(x + h v) with respect to h at h = 0. If f has several
-    outputs, f stands for ⟨w, f⟩ with random weights w.
+    outputs, f stands for the inner product ⟨w, f⟩ with random weights w.
+
+    A direction has one of these names:
+
+    - "random 3", or another number: a random direction.
+    - "gradient": the direction of the gradient.
+    - "leaf " and the leaf's name: a direction that moves only this leaf of x. If only a
+      part of the leaf moves, the name also contains the entries.
+    - "entries that are 0" or "entries that are not 0": a direction that moves only
+      these entries of x.
+    - "outputs 0 to 3 along random 1", or similar: the direction "random 1", where the
+      other outputs have weight 0.
 
     Attributes:
-      name: Name of the direction: "random 3", "gradient", "entries that are 0",
-        "entries that are not 0", "leaf " and the leaf's name (and the entries, if only
-        a part of the leaf moves), or "outputs 0 to 3 along random 1" if the other
-        outputs have weight 0.
+      name: Name of the direction, as in the list above.
       forward: Rate by forward mode. NaN if f has no forward mode, or if the user gave
         the derivative.
       reverse: Rate by reverse mode, or by the derivative that the user gave. NaN if
         neither exists.
       differences: Slope from differences of f.
-      floor: Largest distance of a rate from `differences` at which the rate does not
-        count as wrong. It is five times the error estimate of `differences` plus ten
-        times the rounding error.
+      floor: Tolerance of the comparison: a rate counts as wrong if its distance from
+        `differences` is larger. The tolerance is five times the error estimate of
+        `differences` plus ten times the rounding error.
       scale: Number by which errors along v are divided to make them relative. It is the
         root mean square of the rate over random directions, or |differences| if f has
         no reverse mode. If this number is not larger than its rounding error, the
-        gradient vanishes. `scale` is then the change of f over a step of the length of
-        x, or the size of f if f hardly changes over this step.
+        gradient counts as 0. `scale` is then the change of f over a step of the length
+        of x. If f hardly changes over this step, `scale` is the size of f.
       taylor_slope: Order p of the Taylor remainder |f(x + h v) - f(x) - h rate| ≈ C h^p
         at small steps h. It is about 2 for a correct derivative and 1 for a wrong one.
         NaN if the remainder is not visible above the rounding error.
-      jump: `right` minus `left` at a kink, and 0 if there is no kink.
+      jump: Difference `right` - `left` of the slopes at a kink, and 0 if there is no
+        kink.
       left, right: Slopes of f along v for h < 0 and for h > 0. If `is_nearby` is True,
         the smallest and the largest slope at points near x.
       is_nearby: Whether the kink shows only in the slopes at points near x.
@@ -63,11 +72,13 @@ class Probe(NamedTuple):
     def is_kink(self) -> bool:
         """Whether f has a kink along the direction.
 
-        True if |jump| is larger than `floor` and larger than 1e-6 `scale`. The second
-        condition is omitted if the kink explains an error of the derivative: `is_off`
-        is True, and `gap` is at most 3/4 of |jump|. (At a kink, `differences` is the
-        mean of `left` and `right`. A derivative that is one of these slopes then has
-        the gap |jump| / 2.)
+        The result is True in two cases:
+
+        - |jump| is larger than `floor` and larger than 1e-6 `scale`.
+        - |jump| is larger than `floor`, `is_off` is True, and `gap` is at most 3/4 of
+          |jump|. The kink then explains the error of the derivative. (At a kink,
+          `differences` is the mean of `left` and `right`. A derivative that is one of
+          these slopes then has the gap |jump| / 2.)
         """
         # At a kink the derivative may differ from the central slope by half the jump.
         explains = self.is_off and self.gap <= 0.75 * abs(self.jump)
@@ -81,12 +92,13 @@ class Probe(NamedTuple):
 
         There are two such cases:
 
-        - `is_kink` is False, `jump` is 0, and `is_off` is True. In this case, the
-          direction must also lie within one leaf or within the entries that are not 0,
-          or it must have weights for a part of the outputs.
-        - `is_kink` is True, and a rate lies outside the range from `left` to `right` by
-          more than the largest of `floor`, 1e-6 `scale` and 2 % of |jump|. This much is
-          allowed because the two slopes are not exact if f is curved.
+        - `is_kink` is False, `jump` is 0, and `is_off` is True. In addition, the
+          direction moves only one leaf or only the entries that are not 0, or only a
+          part of the outputs has weights.
+        - `is_kink` is True, and a rate lies outside the range from `left` to `right`.
+          Its distance from this range is larger than `floor`, than 1e-6 `scale` and
+          than 2 % of |jump|. This much is allowed because the two slopes are not exact
+          if f is curved.
         """
         if not self.is_kink:
             parts = ("leaf ", "output", NOT_ZERO)
@@ -131,30 +143,39 @@ class CheckReport(NamedTuple):
 
     `bool(report)` is True if the verdict is "right", and False otherwise.
 
+    The field `smallest_error` says how small an error the check would have detected. A
+    relative error is the norm of the error divided by the norm of the whole gradient.
+    For several kinds of errors, the check computes the smallest relative error that it
+    would detect with probability 0.99. `smallest_error` is the largest finite one of
+    these numbers. The kinds of errors are:
+
+    - An error in a random direction, with the Euclidean norm.
+    - An error in a random direction, with another norm: before the Euclidean norm is
+      taken, each leaf of the error and of the gradient is multiplied by the root mean
+      square of the same leaf of x.
+    - A wrong factor of the derivative, which the check detects with certainty.
+    - An error that is 0 outside one leaf, if x has several leaves. Each leaf counts as
+      a kind of its own.
+
+    If the gradient is 0, an error is divided by the change of f over a step as long as
+    x.
+
     Attributes:
       verdict: "right", "wrong", "kink" (f has no derivative at x), "unresolved" (the
         values of f do not decide), or "nan" (f is not finite, or the derivative is not
         finite, in float64 or in the dtype of x).
       smallest_error: Smallest relative error of the derivative that this check would
-        detect with probability 0.99. A relative error is the norm of the error divided
-        by the norm of the whole gradient. The check computes such a number for several
-        kinds of errors, and `smallest_error` is the largest finite one. The first kind
-        is an error in a random direction, with the Euclidean norm. The second kind is
-        the same with another norm: before the Euclidean norm is taken, each leaf of the
-        error and of the gradient is multiplied by the root mean square of the same leaf
-        of x. The third kind is a wrong factor of the derivative, which the check
-        detects with certainty. If x has several leaves, an error that is 0 outside one
-        leaf is a further kind for each leaf. If the gradient is 0, an error is divided
-        by the change of f over a step as long as x. The number is infinite for the
-        verdict "nan", and if the slopes of f are too large for floats.
-      relative_error: Largest observed distance between the derivative along a direction
-        and the slope from differences of f, divided by the `scale` of the direction's
-        `Probe`.
-      taylor_slope: Median of `taylor_slope` in the probes of the random directions:
-        about 2 for a correct derivative, 1 for a wrong one, NaN if f is linear along
-        the directions.
-      dot_product_gap: Largest `dot_product_gap` of the probes: the difference |⟨Jv, w⟩
-        - ⟨v, Jᵀw⟩| of forward and reverse mode along a direction v, divided by the
+        detect, as described above. Infinite for the verdict "nan", and if the slopes of
+        f are too large for floats.
+      relative_error: Largest observed relative error of the derivative along a
+        direction. The error is the distance of the derivative from the slope that
+        differences of f give. It is divided by the `scale` of the direction's `Probe`.
+      taylor_slope: Order of the Taylor remainder: the median of the field
+        `taylor_slope` of the probes along random directions. It is about 2 for a
+        correct derivative and 1 for a wrong one. NaN if f is linear along the
+        directions.
+      dot_product_gap: Largest `dot_product_gap` of the probes, a comparison of forward
+        and reverse mode. For a probe along v, it is |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| divided by the
         `scale` of the probe. J is the Jacobian, and w are the weights of the outputs.
         NaN if forward or reverse mode is missing.
       probes: Tuple with one `Probe` for each direction.
@@ -303,7 +324,7 @@ def explained(
 
 
 def at_the_edge(f: str) -> str:
-    """Return the explanation of a check in which f is not finite beside x.
+    """Return the explanation of a check in which f is not finite at points beside x.
 
     `f` is the name of the function.
     """
@@ -421,7 +442,7 @@ def leaping(f: str, direction: str, leap: float) -> str:
 
 
 def hiding(f: str, direction: str, distance: float) -> str:
-    """Return the text of a report on an f whose rounding hides how f varies near 0.
+    """Return the text of a report on an f whose change near 0 is hidden by rounding.
 
     JAX's derivative changes near entries of x that are 0, but the change of f there is
     at most its rounding error.
@@ -429,8 +450,8 @@ def hiding(f: str, direction: str, distance: float) -> str:
     Args:
       f: Name of the function.
       direction: Name of a direction that moves entries of x that are 0.
-      distance: Length of the step, as a multiple of the direction, up to which the
-        change of f is at most its rounding error.
+      distance: Largest step, as a multiple of the direction, over which the change of f
+        is at most its rounding error.
     """
     return (
         f"Inconclusive: along {direction}, JAX's derivative of {f} changes near "
@@ -458,8 +479,8 @@ def not_finite_in(dtype: str, f: str) -> str:
 def coarse_in(dtype: str) -> str:
     """Return a sentence that says that a derivative has few correct digits.
 
-    The report has this sentence if the verdict is "right", but the derivative is not
-    accurate when it is computed in `dtype`, the dtype of x.
+    If the verdict is "right", but the derivative is not accurate in `dtype`, the dtype
+    of x, the report contains this sentence.
     """
     return (
         f"In {dtype}, the precision of x, the derivative has few right digits: most of "
@@ -480,7 +501,7 @@ def coarse_derivative(eps: float) -> str:
 
 
 def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
-    """Return the explanation of a check where the gradient is 0 or a rounding error.
+    """Return the explanation of a check in which the gradient is 0 up to rounding.
 
     The text says how small an error of the gradient the check can detect.
 

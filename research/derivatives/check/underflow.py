@@ -19,13 +19,18 @@ NEVER_ZERO = "exp exp2 erfc logistic"  # These are 0 only if they underflow.
 class Underflow(Nudge):
     """Perturbation of numbers that are close to the smallest normal number t.
 
-    A result below t in absolute value has an error of up to t, because it is rounded to
-    a multiple of the smallest number, or to 0. So every nonzero number whose absolute
-    value is below t / ε is changed by size t ξ, but at most by half of its value.
-    (Above t / ε, such an error is below the spacing of the floats.) A result that is 0
-    although no operand is 0 has underflowed. It is replaced by size t |ξ|, with the
-    sign that it should have, or with the sign + for matrix products, convolutions and
-    powers of a negative number. Complex numbers are not changed.
+    A result whose absolute value is below t has an error of up to t, because it is
+    rounded to a multiple of the smallest positive number, or to 0. The perturbation
+    imitates this error. Let ε be the relative spacing of the dtype. As in `Nudge`,
+    `size` is a constant factor and ξ is a random number.
+
+    - If the absolute value of a nonzero number is below t / ε, the number is changed by
+      size t ξ, but at most by half of its value. (Above t / ε, an error of t is below
+      the spacing of the floats.)
+    - A result that is 0 although no operand is 0 has underflowed. It is replaced by
+      size t |ξ|, with the sign that it should have. For matrix products, convolutions
+      and `lax.pow` of a negative number, the sign is +.
+    - Complex numbers are not changed.
     """
 
     def __call__(self, value: Any, epsilon: float | None = None) -> Any:

@@ -57,8 +57,8 @@ class Values:
       may_round: Whether f may round its values to a few digits. If False, equal values
         mean a slope of 0.
     Attributes:
-      eps, seed: As given.
-      slope: Slope from the best step length.
+      eps, seed: The arguments of these names.
+      slope: The present estimate, a `Slope` from the best step length.
       length: Length of the longest step, as a multiple of v.
       change: Largest value minus smallest value at the sampled points from x - v to
         x + v.
@@ -140,11 +140,15 @@ class Values:
         most `enough` and f shows no kink. If f shows a kink, only shorter steps are
         tried.
 
-        A new slope replaces the old one if its error is smaller. For longer steps, the
-        two slopes must also agree within their errors. If the old steps show a kink,
-        another condition decides: whether the new steps rule out this kink. If the
-        central differences at shorter steps drift (`Slope.drifts`), the search ends,
-        and the error of the slope is set to infinity.
+        The new slope replaces the old one under these conditions:
+
+        - If the old steps show a kink, the new steps must rule out this kink.
+        - Otherwise, the new slope must have a smaller error. If its steps are longer
+          than those of the first slope, the two slopes must also agree within their
+          errors.
+
+        If the central differences at shorter steps drift (`Slope.drifts`), the search
+        ends, and the error of the slope is set to infinity.
         """
         if self.slope.drifts:
             return
@@ -166,10 +170,11 @@ class Values:
                 self.slope, self._values, self.length = slope, values, length
 
     def watch_underflow(self) -> None:
-        """Add the errors of numbers that are too small for their dtype to the noise.
+        """Add to the noise the errors of numbers that are too small for their dtype.
 
-        The slope and all later ones include these errors. They are not measured before
-        a rate seems wrong, because compiling f once more takes time.
+        The present slope and all later ones include these errors. To measure the
+        errors, f is compiled once more, which takes time. So they are measured only if
+        a rate seems wrong.
         """
         before, self._is_watched = self.slope.error, True
         self.slope, self._values = self._at(self.length)
@@ -194,13 +199,13 @@ class Values:
            agreement, f may have lost its digits at short steps: for example, a term in
            float32 may be rounded to 0.
 
-        There are two cases in which the error of the slope is set to infinity:
+        In two cases, the error of the slope is set to infinity:
 
-        - f computes in float64 alone, the long steps show a kink, and only condition 3
+        - f computes only in float64, the long steps show a kink, and only condition 3
           fails. A custom derivative rule of f may then be wrong.
-        - The three conditions hold, but f computes in a lower precision or JAX cannot
-          trace f, and the steps are about as short as the smallest numbers of float32,
-          or shorter.
+        - The three conditions hold, but the steps are about as short as the smallest
+          numbers of float32, or shorter. In addition, f computes in a lower precision
+          than float64, or JAX cannot trace f.
         """
         for length in NEAREST if self._is_at_zero else ():
             slope, values = self._at(length)
@@ -236,11 +241,12 @@ class Values:
         return bool(np.all(np.abs(rates - slope.value) <= allowed))
 
     def split(self, enough: float) -> None:
-        """Compute the slope as a sum: along entries that are 0, and along the others.
+        """Compute the slope as a sum of two slopes along different entries of x.
 
-        Where f is smooth, its slope along v is the sum of the slopes along these two
-        parts of v. The steps along the entries that are 0 can be much shorter
-        (`approach`). Nothing changes in these cases:
+        One part of v moves the entries of x that are 0, and the other part moves the
+        other entries. Where f is smooth, its slope along v is the sum of the slopes
+        along these two parts. The steps along the entries that are 0 can be much
+        shorter (`approach`). Nothing changes in these cases:
 
         - All or none of the moved entries are 0.
         - The slope along the entries that are 0 does not need much shorter steps.
@@ -323,8 +329,8 @@ class Values:
 
         The longest step is 0.7 times as long as before. The new error estimate is the
         largest of three numbers: the two error estimates, and the distance between the
-        two slopes. The jump of the slope at a kink is set to 0 unless the second
-        estimate has the same jump up to 30 %.
+        two slopes. If the jump of the slope at a kink differs by 30 % or more in the
+        second estimate, the jump is set to 0.
         """
         again, _ = self._at(OTHER * self.length)
         jump, error = (
@@ -354,11 +360,11 @@ class Values:
            than 1/8 of s times `rate`, and by less than 1/8 of its change under a small
            perturbation, enlarged in proportion to s.
         3. The derivative at x predicts that f changes more from x to a neighbouring
-           float than over all sampled points from x - v to x + v, and the derivative
-           differs between the floats beside x. (If it did not differ, it would be wrong
-           instead.) The predicted change is about ε times `rate`, where ε is the
-           relative spacing of the floats. This test also works if rounding errors of
-           larger terms of f hide case 2.
+           float than over all sampled points from x - v to x + v. In addition, the
+           derivative differs between the floats beside x. (If it did not differ, the
+           derivative would be wrong instead.) The predicted change is about ε times
+           `rate`, where ε is the relative spacing of the floats. This test also works
+           if rounding errors of larger terms of f hide case 2.
 
         Cases 1 and 2 are tested only if JAX can trace f, and case 2 only if the
         precision of f is about float32 or higher.
@@ -405,10 +411,10 @@ class Values:
         1. The short steps agree with the derivative (`Slope.agrees_with`).
         2. The short steps agree neither with the derivative nor with the estimate
            (`Slope.refutes`).
-        3. Let h be the shortest such step of those used so far. Between x - h v and
-           x + h v, the derivative scatters by more than a quarter of the distance
-           between the estimate and the derivative at x, and its mean is about the
-           estimate. (It is computed at 16 random pairs of points.) The values show only
+        3. Let h be the shortest such step of those used so far. The derivative is
+           computed at 16 random pairs of points between x - h v and x + h v. It
+           scatters by more than a quarter of the distance between the estimate and the
+           derivative at x, and its mean is about the estimate. The values show only
            this mean, because it is equal to the central difference
            (f(x + h v) - f(x - h v)) / (2 h). So the derivative at x may be right
            although it is not the estimate. An example is a fast wave of f that rounding

@@ -22,18 +22,26 @@ __all__ = ["Cost", "CostRatio", "cost", "cost_ratio", "counted_cost"]
 class Cost(NamedTuple):
     """Cost of one call of a compiled function.
 
+    The operations are counted from the jaxpr, JAX's representation of the traced
+    function, by these rules:
+
+    - A multiply-add counts as two flops (floating-point operations).
+    - Exp, log, sqrt and similar operations are not counted as flops, but as
+      transcendentals.
+    - The count for the body of a `scan` is multiplied by the number of iterations.
+    - Of the branches of a `cond`, the most expensive one is counted.
+    - The flops of a LAPACK routine are computed from the sizes of its matrices.
+
+    XLA's own count of flops is different: it includes the body of a loop only once, and
+    counts a LAPACK routine as 0.
+
     Attributes:
-      flops: Number of floating-point operations (flops), counted from the jaxpr. Exp,
-        log, sqrt and similar operations are not included. The count for the body of a
-        `scan` is multiplied by the number of iterations. Of the branches of a `cond`,
-        the most expensive one is counted. The flops of a LAPACK routine are computed
-        from the sizes of its matrices. A multiply-add counts as two flops. XLA's own
-        count is different: it includes the body of a loop only once, and counts a
-        LAPACK routine as 0.
+      flops: Number of floating-point operations, without exp, log, sqrt and similar
+        operations.
       transcendentals: Number of exp, log, sqrt and similar operations.
-      bytes: Number of bytes that would be read and written if each equation of the
-        jaxpr ran by itself. The compiled function usually moves fewer bytes, because
-        XLA fuses equations.
+      bytes: Number of bytes that would be read and written if each equation (operation)
+        of the jaxpr ran by itself. The compiled function usually moves fewer bytes,
+        because XLA fuses equations.
       temporary_bytes: Memory in bytes that XLA allocates in addition to arguments and
         results. NaN if unknown.
       compile_seconds: Time to trace and compile, in seconds.

@@ -113,7 +113,7 @@ class Count(NamedTuple):
         floating numbers. A multiply-add counts as two operations.
       transcendentals: Number of exp, log, sqrt and similar operations.
       bytes: Number of bytes that would be read and written if each equation of the
-        jaxpr ran by itself, without fusion.
+        jaxpr (the program that JAX records) ran by itself, without fusion.
       unknown_loops: Number of `while` loops. The body of such a loop is counted once,
         because the number of iterations is unknown.
     """
@@ -149,19 +149,18 @@ class Count(NamedTuple):
 
 
 def count(jaxpr: Any, wanted: list[bool] | None = None) -> Count:
-    """Count the cost of a jaxpr.
+    """Count the operations, the bytes and the `while` loops of a jaxpr.
 
-    Equations that do not affect a wanted output are not counted, because XLA removes
-    them.
+    A jaxpr is the program that JAX records when it traces a function. Equations that do
+    not affect a wanted output are not counted, because XLA removes them.
 
     Args:
       jaxpr: The jaxpr.
       wanted: For each output, whether it is wanted. None means that all outputs are
         wanted.
     Returns:
-      The `Count`: numbers of operations, of bytes, and of `while` loops. The body of a
-      `scan` is counted once for each iteration. Of the branches of a `cond`, the most
-      expensive one is counted.
+      The `Count`. The body of a `scan` is counted once for each iteration. Of the
+      branches of a `cond`, only the most expensive one is counted.
     """
     total = Count()
     for equation, of_own in alive(jaxpr, wanted):

@@ -21,9 +21,10 @@ WRAPPERS = {
 
 
 def traced(f: Callable[..., Any], *args: Any) -> Any:
-    """Return the jaxpr of f at args, without the values of the jaxpr's constants.
+    """Return the jaxpr of f(*args), the program that JAX records when it traces f.
 
-    A jaxpr is the program that JAX records when it traces f.
+    Arrays that f uses but does not take as arguments become constants of the jaxpr. The
+    result has variables for these constants, but not their values.
     """
     with AdviceOnTracing():
         return jax.make_jaxpr(f)(*args).jaxpr
@@ -120,7 +121,10 @@ def is_inexact(value: Any) -> bool:
 
 
 def lowest_precision(f: Callable[..., Any], *args: Any) -> Any:
-    """Return the least precise floating dtype in the part of f that depends on args."""
+    """Return the least precise dtype among floating args and what f computes from them.
+
+    If there is no floating dtype among these, the result is float64.
+    """
     found = precisions(traced(f, *args)) or {np.dtype(np.float64)}
     return max(found, key=lambda dtype: jnp.finfo(dtype).eps)
 

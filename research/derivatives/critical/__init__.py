@@ -51,6 +51,12 @@ def critical_points(
 ) -> CriticalPoints:
     """Find and classify critical points of f by Newton's method from given starts.
 
+    A critical point is a point at which the gradient ∇f is 0. The result contains the
+    points *found from these starts* and may be incomplete. Print the result to see how
+    many starts found a point. If `prove_seconds` is positive,
+    `certified_critical_points` then examines the box of the bounds. The result says how
+    many points the search has missed, and in how many smaller boxes there may be more.
+
     Three runs of Newton's method search for zeros of ∇f, for all starts at once:
 
     - undamped steps x <- x - H⁺ ∇f from the starts, where H⁺ is the pseudoinverse of
@@ -63,36 +69,31 @@ def critical_points(
     For each start, the best point is the end point with the shortest gradient. If the
     Newton step at the best point is still longer than about 1e-3 times the widths of
     the bounds, two more runs begin at this point: one like the second and one like the
-    third. Their end points are added to the earlier ones. This is done at most three
-    times. Before H⁺ is computed, the coordinates are scaled so that all rows of the
-    Hessian are about equally large. So the search can follow a valley that narrows
+    third. Their end points are added to the earlier ones. Such runs are added at most
+    three times. Before H⁺ is computed, the coordinates are scaled so that all rows of
+    the Hessian are about equally large. So the search can follow a valley that narrows
     quickly, such as that of (y - x⁴)(y - 2x⁴).
 
     An end point is kept if it lies inside the bounds, the gradient vanishes there, and
-    f changes around it by more than its rounding errors. Because of rounding errors,
-    the computed gradient is rarely exactly 0. So a test decides whether it vanishes,
-    depending on the Hessian:
+    f changes around it by more than the rounding errors of f. Because of rounding
+    errors, the computed gradient is rarely exactly 0. So a test decides whether the
+    gradient vanishes. The test depends on the Hessian:
 
     - If the Hessian is regular, the Newton step must be at most about 1e-5 times the
       widths of the bounds, or the gradient must be a rounding error. The search makes
-      further steps if they shorten the gradient. So a step that is still long is one
-      that the search cannot make, for example because f is NaN where the step ends.
+      further steps if they shorten the gradient. So if the Newton step is still long,
+      the search cannot make this step, for example because f is NaN where the step
+      ends.
     - If the Hessian is singular, or does not predict how the gradient changes around
       the point, the gradient must be at most ε^0.55 times the longest gradient at a
       start. Here ε is the relative spacing of the floats, so ε^0.55 is about 2e-9 in
-      float64. Such a gradient may still be nowhere 0. An example is the gradient
-      x² + 1e-9 of x³/3 + 1e-9 x. So if the gradient is larger than its rounding error,
-      the search continues with multiples of Newton's steps. The point is dropped if the
-      gradient does not become as small as its rounding error.
+      float64. A gradient as small as this may still be nowhere 0. An example is the
+      gradient x² + 1e-9 of x³/3 + 1e-9 x. So if the gradient is larger than its
+      rounding error, the search continues with multiples of Newton's steps. If the
+      gradient does not become as small as its rounding error, the point is dropped.
 
     If several points are closer together than `separation`, only the point with the
     shortest gradient is kept.
-
-    The result contains the points *found from these starts* and may be incomplete.
-    Print the result to see how many starts found a point. If `prove_seconds` is
-    positive, `certified_critical_points` then examines the box of the bounds. The
-    result says how many points the search has missed, and in how many smaller boxes
-    there may be more.
 
     The points and their kinds do not change if f is multiplied by a power of two, from
     about 2^-300 to 2^300. If the unit of a coordinate changes by a power of two, the
@@ -119,13 +120,13 @@ def critical_points(
       A `CriticalPoints`, which is a tuple of `CriticalPoint`s in ascending order of f.
       Its attributes count the starts that converged, left the bounds, stalled, reached
       values that are not finite, or ended where f is constant or changes by less than
-      its rounding errors. With `prove_seconds`, its attribute `missed` is the number of
-      critical points that are proved to lie in the box of the bounds and are not
-      listed. This number includes points that were dropped because of `separation`. The
-      proof divides the box into smaller boxes. In some of these boxes, it may fail to
-      exclude further critical points. The attribute `around` is the number of such
-      boxes around listed points, and `unexplored` is the number of all other such
-      boxes. Without `prove_seconds`, these three attributes are None.
+      its rounding errors. Three more attributes have the result of the proof. They are
+      None without `prove_seconds`. `missed` is the number of critical points that are
+      proved to lie in the box of the bounds and are not listed. This number includes
+      points that were dropped because of `separation`. The proof divides the box of the
+      bounds into smaller boxes. In some of these boxes, the proof may fail to exclude
+      further critical points. `around` is the number of such boxes around listed
+      points, and `unexplored` is the number of all other such boxes.
     Raises:
       ValueError: starts or bounds has a wrong shape, a lower bound is not below the
         upper bound, a number is not finite, separation is not positive, or
@@ -209,6 +210,10 @@ def classify_critical_point(
 ) -> CriticalPoint:
     """Classify the critical point x as minimum, maximum, saddle or degenerate.
 
+    If the Hessian at x shows the kind of the point, the kind is "minimum", "maximum" or
+    "saddle". Otherwise the kind is "degenerate", and the note of the result says what
+    else is known about the point.
+
     The Hessian at x predicts how the gradient changes around x. An eigenvalue of the
     Hessian *decides* if two conditions hold:
 
@@ -222,19 +227,18 @@ def classify_critical_point(
 
     - All eigenvalues decide. Then their signs give the kind.
     - Not all eigenvalues decide, but there are deciding eigenvalues of both signs. Then
-      the kind is "degenerate", and the note of the result says that the point is a
-      saddle.
+      the kind is "degenerate", and the note says that the point is a saddle.
     - Otherwise the kind is "degenerate", and samples of f decide what the note says.
 
-    The samples lie on both sides of x at many distances. Each change of f is computed
-    twice: as the integral of the gradient, in which no digits cancel, and as a
-    difference of values, which also shows jumps of f. The decision uses the smallest
-    distances at which the change of f exceeds its rounding error. If f has a curved
-    valley or ridge, the samples follow the valley or ridge. The note says "undecided"
-    if the samples do not decide, if the Hessian is not finite, or if x lies on a curve
-    of minimum points.
+    The samples lie on both sides of x at many distances. The change of f between x and
+    a sample is computed in two ways. One is the integral of the gradient, in which no
+    digits cancel. The other is the difference of the values of f, which also shows
+    jumps of f. The decision uses the smallest distances at which the change of f
+    exceeds its rounding error. If f has a curved valley or ridge, the samples follow
+    the valley or ridge. The note says "undecided" if the samples do not decide, if the
+    Hessian is not finite, or if x lies on a curve of minimum points.
 
-    x may be a little beside the critical point, for example as the result of a
+    x may lie a little beside the critical point, for example if x is the result of a
     minimiser. If an eigenvalue changes a lot over the Newton step from x, or if the
     samples around x do not decide, the point is first moved by Newton's steps. The
     result describes the moved point.
@@ -246,18 +250,21 @@ def classify_critical_point(
     computes. At these distances, the prediction of the Hessian does not count as
     correct.
 
-    Samples cannot show everything. A term that outweighs the others only at smaller
-    distances is not seen, such as 1e-80 x³ in x⁴ + 1e-80 x³. Far from 0, this includes
-    terms that outweigh the others only within about fifty spacings of the floats at x.
-    If f is sampled in several directions, a sector that is narrower than about 0.02
-    radians and in which f changes differently may be missed. And a power of the
-    distance within 0.03 of a whole number, such as |x|^4.02, counts as this number.
+    Samples cannot show everything:
+
+    - A term that outweighs the others only at smaller distances is not seen, such as
+      1e-80 x³ in x⁴ + 1e-80 x³. Far from 0, this includes terms that outweigh the
+      others only within about fifty spacings of the floats at x.
+    - If f is sampled in several directions, f may change differently in a sector of
+      directions that is narrower than about 0.02 radians. Such a sector may be missed.
+    - A power of the distance within 0.03 of a whole number, such as |x|^4.02, counts as
+      this number.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
       x: Critical point, shape (n,), or () for a function of one number.
-      tolerance: Largest allowed norm of the gradient at x, relative to the largest norm
-        of the gradient at points within a tenth of `scale` around x.
+      tolerance: Largest allowed norm of the gradient at x. It is relative to the
+        largest norm of the gradient at points within a tenth of `scale` around x.
       scale: Length over which f changes: a number, or an array of shape (n,) with one
         length for each coordinate. None means 1 + |x_i| for coordinate i.
     Returns:

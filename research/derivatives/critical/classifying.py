@@ -52,21 +52,26 @@ class CriticalPoint(NamedTuple):
         an eigenvalue of its Hessian is zero up to rounding, if the gradient at points
         around x does not change as an eigenvalue predicts, or if the Hessian is not
         finite.
-      newton_radius: *Estimate* of the distance within which Newton's method converges
-        to this point. It is the largest tested distance up to which every tested
-        distance r fulfils r <= 2 / (3 β L). Here β = ‖H⁻¹‖ for the Hessian H at x, and
-        L is the largest value of ‖H(z) - H‖ / r for samples z at the distance r from x.
-        L estimates the Lipschitz constant of the Hessian, but it is not a bound, so
+      newton_radius: *Estimate* of the distance from x within which Newton's method
+        converges to x. Let H be the Hessian at x, H(z) the Hessian at z, and β = ‖H⁻¹‖.
+        For a distance r, let L be the largest value of ‖H(z) - H‖ / r for samples z at
+        the distance r from x. `newton_radius` is the largest tested distance such that
+        r <= 2 / (3 β L) holds for this distance r and for all shorter tested distances
+        r. L estimates the Lipschitz constant of the Hessian, but it is not a bound, so
         `newton_radius` is not a guarantee. `newton_radius` is 0 for a degenerate point,
         and if the samples give no estimate.
-      order: 2 if the point is not degenerate, because second derivatives decide the
-        kind. For a degenerate point, it is 2, 3 or 4 if derivatives of this order
-        decide the note. It is 0 if derivatives of a higher order decide the note, if
-        values of f decide it, or if the note is "undecided".
-      note: For a degenerate point, a text that says what higher derivatives or values
-        of f show, with the reason. The text starts with "a minimum", "a maximum", "a
-        saddle", "no extremum" (along a line or curve through x, f increases on one side
-        and decreases on the other) or "undecided". For any other point, "".
+      order: Order of the derivatives that decide what the point is. It is 2 if the
+        point is not degenerate. For a degenerate point, it is 2, 3 or 4 if derivatives
+        of this order decide the text in `note`. It is 0 if derivatives of a higher
+        order decide this text, if values of f decide it, or if the text is "undecided".
+      note: "" if the point is not degenerate. For a degenerate point, a text that says
+        what higher derivatives or values of f show, with the reason. The text starts
+        with one of these:
+
+        - "a minimum", "a maximum" or "a saddle";
+        - "no extremum": along a line or curve through x, f increases on one side and
+          decreases on the other;
+        - "undecided".
     """
 
     x: Float[np.ndarray, "n"]
@@ -101,17 +106,17 @@ class Judged(NamedTuple):
 
 
 def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judged:
-    """Return the critical point y with the evidence for its kind.
+    """Collect the evidence for the kind of a critical point, such as minimum or saddle.
 
-    The kind says, for example, that the point is a minimum or a saddle. If the Hessian
-    is finite and does not decide the kind, f is sampled around y. `Landscape` defines
-    the scaled coordinates.
+    The result, a `Judged`, has the point, its Hessian and the evidence from samples of
+    f. If the Hessian is finite but does not decide the kind, f is sampled around the
+    point. Otherwise f is not sampled, and the evidence is None.
 
     Args:
-      land: The function f in scaled coordinates.
-      y: Point in scaled coordinates, shape (n,).
-      curvature: Hessian at y, with the directions in which the gradient around y
-        confirms the Hessian. None if the Hessian is not finite.
+      land: The function f in scaled coordinates. `Landscape` defines them.
+      y: The critical point in scaled coordinates, shape (n,).
+      curvature: `Curvature` at y: the Hessian, with the directions in which the
+        gradients around y confirm the Hessian. None if the Hessian is not finite.
     """
     if (
         curvature is None
@@ -125,8 +130,9 @@ def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judge
 def described(land: Landscape, points: Sequence[Judged]) -> list[CriticalPoint]:
     """Classify critical points, and convert them to the original coordinates.
 
-    `points` are in the scaled coordinates of `land`. The result has a `CriticalPoint`
-    for each of them, in the same order.
+    `land` is the function f in scaled coordinates. `points` are critical points in
+    these coordinates, from `judged`. The result has a `CriticalPoint` for each of them,
+    in the same order.
     """
     regular = [i for i, point in enumerate(points) if point.regular]
     radii = np.zeros(len(points))

@@ -48,8 +48,9 @@ def found_points(
 ) -> tuple[list[Judged], dict[str, int]]:
     """Return the distinct critical points in the bounds, and counts of the outcomes.
 
-    Several runs of Newton's method are made for each starting point (`walks`). All
-    lengths are in the scaled coordinates of `Landscape`.
+    At a critical point, the gradient of f is 0. Several runs of Newton's method are
+    made for each starting point (`walks`). All lengths are in the scaled coordinates of
+    `Landscape`.
 
     Args:
       land: The function f in scaled coordinates.
@@ -59,11 +60,15 @@ def found_points(
         shape (n,).
     Returns:
       (points, counts). The list `points` has a `Judged` for each critical point. The
-      dict `counts` has the number of starts for each outcome. A start is counted by the
-      first outcome that applies: "converged" (a run reaches a critical point), "flat"
-      (a run ends where f is constant, or changes by less than its rounding errors),
-      "not_finite" (a run reaches a point where f or a derivative is not finite),
-      "outside" (all runs end outside the bounds) or "stalled" (none of these).
+      dict `counts` has the number of starting points for each outcome. The outcome of a
+      starting point is the first one in this list that applies:
+
+      - "converged": a run reaches a critical point.
+      - "flat": a run ends where f is constant, or changes by less than its rounding
+        errors.
+      - "not_finite": a run reaches a point where f or a derivative is not finite.
+      - "outside": all runs end outside the bounds.
+      - "stalled": none of these.
     """
     led = walks(land, starts)
     ends, slope = _snapped(
@@ -245,7 +250,7 @@ def _constant(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bo
 def zero_of_gradient(
     land: Landscape, y: np.ndarray, curvature: Curvature | None
 ) -> tuple[np.ndarray, Curvature | None] | None:
-    """Return the point y, or a point close to it, where the gradient vanishes.
+    """Return a point where the gradient vanishes: y itself, or a point close to y.
 
     y is the end of a search for a critical point. A direction is loose if the gradient
     around y does not confirm the Hessian in this direction (`Curvature`). The gradient
@@ -293,14 +298,15 @@ def zero_of_gradient(
 
 
 def settled(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Curvature | None]:
-    """Return a point and its curvature: y, or the point to which Newton steps lead.
+    """Return y, or the point to which Newton steps from y lead, with its curvature.
 
     y is a point with a short gradient. It may lie a little beside the critical point.
-    Then some eigenvalues of the Hessian at y may have other signs than at the critical
-    point, for example if y lies beside a curve of minimum points. A direction is firm
-    if the gradient around y confirms the Hessian in this direction (`Curvature`). A
-    Newton step from y in the firm directions leads to a new point. The new point
-    replaces y if three conditions hold:
+    Then some eigenvalues of the Hessian may have other signs at y than at the critical
+    point. An example is a point y beside a curve of minimum points.
+
+    A direction is firm if the gradient around y confirms the Hessian in this direction
+    (`Curvature`). A Newton step from y in the firm directions leads to a new point. The
+    new point replaces y if three conditions hold:
 
     - The Hessian at the new point is finite.
     - The gradient at the new point is shorter than at y.

@@ -23,11 +23,11 @@ NODES = [np.polynomial.legendre.leggauss(k) for k in (5, 6)]
 
 
 class Landscape:
-    """The function f in the coordinates y = x / unit.
+    """Evaluation of f, its gradient and its Hessian in scaled coordinates y = x / unit.
 
-    The units are powers of two, so the conversion between x and y has no rounding
-    error. The values of f and its derivatives are returned as float64 NumPy arrays. The
-    derivatives are with respect to y.
+    Here x is the argument of f. The units are powers of two, so the conversion between
+    x and y has no rounding error. The values of f and its derivatives are returned as
+    float64 NumPy arrays. The derivatives are with respect to y.
 
     Args:
       f: The function, of a vector or of one number. If it is the result of `jax.jit`,
@@ -40,7 +40,7 @@ class Landscape:
     Attributes:
       unit: Unit of each coordinate, shape (n,).
       dtype: Dtype in which f computes.
-      eps: Relative spacing of the dtype.
+      eps: Relative spacing of the floats of the dtype (machine epsilon).
       least: Smallest absolute value at which results of f have the usual relative
         rounding errors. Smaller results may have larger relative errors.
     """
@@ -69,11 +69,12 @@ class Landscape:
 
     @functools.cached_property
     def underflow(self) -> float:
-        """Number below which results may be 0 in a precision in which f computes.
+        """Absolute value below which a result of f may underflow to 0.
 
-        This is 256 times the smallest normal float of the precision, because a term of
-        f may have a coefficient as small as 1 / 256. If f computes in several
-        precisions, the largest of these numbers is returned.
+        This is 256 times the smallest normal float of the dtype in which f computes.
+        The factor is 256 because a term of f may have a coefficient as small as
+        1 / 256. If f computes in several dtypes, the largest of their numbers is
+        returned.
         """
         rows = np.zeros((ROWS, len(self.unit)), self.dtype)
         found = precisions(traced(self._program, rows, rows, self.unit))
@@ -96,8 +97,9 @@ class Landscape:
           v: Direction for each point, shape (m, n). None means 0.
           noisy: Whether to give each operation of f a larger, random rounding error.
             The errors differ between rows.
-          turn: Number of the set of such errors for the first 512 rows. The next 512
-            rows get the next of the eight sets.
+          turn: Index of the set of random errors for the first 512 rows, if `noisy` is
+            True. There are eight sets, which are used in turn: each further 512 rows
+            get the next set.
         Returns:
           (values, gradients, products of the Hessian and v), of the shapes (m,), (m, n)
           and (m, n).
@@ -179,19 +181,19 @@ class Landscape:
     def rise(
         self, y: Float[np.ndarray, "n"], d: Float[np.ndarray, "m n"]
     ) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"], Float[np.ndarray, "m"]]:
-        """Compute f(y + d) - f(y) for each step d.
+        """Compute the rise f(y + d) - f(y) for each step d, a row of the argument d.
 
-        The rise is computed as the integral of the gradient along d, by Gauss-Legendre
-        quadrature with 6 nodes. It needs no difference of two values of f. So no digits
-        cancel, even if f(y) is much larger than the rise. The gradients are evaluated
-        with larger, random rounding errors (`at` with noisy=True), which are
-        independent at all nodes.
+        The rise is the integral of the gradient along d. It is computed by
+        Gauss-Legendre quadrature with 6 nodes, without a difference of two values of f.
+        So no digits cancel, even if f(y) is much larger than the rise. The gradients
+        are evaluated with larger, random rounding errors (`at` with noisy=True), which
+        are independent at all nodes.
 
         Returns:
-          (rise, error, difference). The error is the difference between the results
-          with 5 and with 6 nodes, plus 8 ε times the sum of the absolute terms of the
-          quadrature, where ε is `eps`. The third result is the plain difference
-          f(y + d) - f(y) of two values.
+          (rise, error, difference), each of shape (m,) for m steps. The error is the
+          absolute difference between the results with 5 and with 6 nodes, plus 8 ε
+          times the sum of the absolute terms of the quadrature, where ε is `eps`. The
+          third result is the plain difference f(y + d) - f(y) of two values of f.
         """
         totals, rounding = [], np.zeros(len(d))
         for turn, (nodes, weights) in zip((4, 0), NODES, strict=True):

@@ -7,15 +7,18 @@ from research.derivatives.critical.classifying import CriticalPoint
 
 
 class CriticalPoints(tuple):
-    """Critical points in ascending order of f, with the number of starts by outcome.
+    """Critical points of a function f, and statistics of the search for them.
 
-    This class is a tuple of `CriticalPoint`s. A start is a point at which searches for
-    a critical point begin. Several searches begin at each start, and they may end
-    differently. Each start is counted once, under the first outcome of this list that
-    applies to it: converged, flat, not_finite, outside, stalled.
+    This class is a tuple of `CriticalPoint`s in ascending order of f. A start is a
+    point at which searches for a critical point begin. Several searches begin at each
+    start, and they may end differently. Each start is counted once, under the first
+    outcome of this list that applies to it: converged, flat, not_finite, outside,
+    stalled.
 
-    A proof that no point is missing divides the space inside the bounds into boxes, and
-    tries to exclude critical points from each box.
+    With the argument `prove_seconds` of `critical_points`, you can ask for a proof that
+    no point is missing. The proof divides the space inside the bounds into boxes, and
+    tries to exclude critical points from each box. If no proof was asked for, the
+    attributes missed, unexplored and around are None.
 
     Attributes:
       starts: Number of all starts: the sum of the next five numbers.
@@ -27,16 +30,13 @@ class CriticalPoints(tuple):
       not_finite: Number of starts from which a search reached a point where f, its
         gradient or its Hessian is not finite.
       flat: Number of starts from which a search ended where f is constant, or changes
-        by less than its rounding errors. No such point is listed.
+        by less than the rounding errors of f. No such point is in this tuple.
       missed: Number of critical points that are proved to lie inside the bounds and are
-        not in this tuple. None if no proof was asked for (`prove_seconds` of
-        `critical_points`).
-      unexplored: Number of boxes that are not around a point of this tuple, and in
-        which the proof does not exclude critical points. None if no proof was asked
-        for.
+        not in this tuple.
+      unexplored: Number of boxes in which the proof does not exclude critical points.
+        Boxes around points of this tuple are not counted here.
       around: Number of boxes around points of this tuple in which the proof does not
-        exclude further critical points, such as around a degenerate point. None if no
-        proof was asked for.
+        exclude further critical points. Such boxes may occur around a degenerate point.
     """
 
     starts: int

@@ -63,11 +63,11 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
     `finite_difference`, which uses values of f on both sides of x.
 
     Some formulas divide 0 by 0 at a point where the function has a limit. Examples are
-    sin(x) / x and (1 - cos(x)) / x² at 0. If f contains such a formula and x is near
-    the point, such as x = 1e-3, the rounding errors of the result grow by a factor of
-    about 1 / x with each order, and their size is not known. Instead use a formula
-    that does not divide 0 by 0, such as `jnp.sinc`, or `finite_difference`, whose
-    result has an error bound.
+    sin(x) / x and (1 - cos(x)) / x² at 0. Suppose that f contains such a formula, and
+    that x is near the point, such as x = 1e-3. The rounding errors of the result then
+    grow by a factor of about 1 / x with each order, and their size is not known.
+    Instead use a formula that does not divide 0 by 0, such as `jnp.sinc`, or
+    `finite_difference`, whose result has an error bound.
 
     Some functions of JAX compute an approximation that has the right value but not the
     right derivatives of high order. The result is the derivative of the approximation.
@@ -168,10 +168,10 @@ def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
     f may contain loops and branches. `taylor` may be called inside `jax.jit`,
     `jax.vmap` and `jax.grad`. If f selects between branches, the result is the series
     of the branch that is selected at x, as in `derivative`. Some formulas divide 0 by 0
-    at a point, as sin(x) / x does at 0. If x is near such a point, for example
-    x = 1e-3, rounding errors grow by a factor of about 1 / x with each order.
-    `derivative` describes what to use instead, and names functions of JAX whose
-    coefficients of high order are wrong.
+    at a point, as sin(x) / x does at 0. If x is near such a point, for example x =
+    1e-3, rounding errors grow by a factor of about 1 / x with each order. See
+    `derivative` for what to use instead, and for functions of JAX whose coefficients of
+    high order are wrong.
 
     Args:
       f: Function of one pytree of floating arrays. It returns a number, an array or a
@@ -257,9 +257,9 @@ def jacobian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
         "auto" means the other mode.
     Returns:
       If x and f(x) are arrays, an array of shape f(x).shape + x.shape. If they are
-      pytrees, a tree like f(x) in which each leaf is replaced by a tree like x. The
-      array for a leaf of f(x) and a leaf of x then has the shape of the first leaf
-      followed by the shape of the second.
+      pytrees, a tree like f(x) in which each leaf is replaced by a tree like x. For a
+      leaf a of f(x) and a leaf b of x, the tree has an array of shape a.shape +
+      b.shape.
     Raises:
       NotInexactError: A leaf of x or the value of f is not floating.
       ValueError: mode is unknown.
@@ -289,8 +289,8 @@ def hessian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
         has no derivative rule for this mode, "auto" means the other mode.
     Returns:
       If x is an array, an array of shape x.shape + x.shape. If x is a pytree, a tree
-      like x in which each leaf is replaced by a tree like x. The array for two leaves
-      of x then has the shape of the first leaf followed by the shape of the second.
+      like x in which each leaf is replaced by a tree like x. For two leaves a and b of
+      x, the tree has an array of shape a.shape + b.shape.
     Raises:
       NotScalarError, NotInexactError, ValueError: As in `gradient`.
     Example:
@@ -338,8 +338,8 @@ def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:
     """Return the diagonal ∂²f / ∂x_i² of the Hessian of f.
 
     The second derivatives are computed one after another by nested forward mode. If x
-    has n numbers, f is evaluated n times. Evaluation i also computes ∂²f / ∂x_i². The
-    Hessian with its n² numbers is not stored.
+    has n numbers, f is evaluated n times, once for each second derivative. The Hessian
+    with its n² numbers is not stored.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

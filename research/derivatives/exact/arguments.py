@@ -22,16 +22,14 @@ from research.tracing import AdviceOnTracing
 def floating(tree: Any, argument: str) -> Any:
     """Convert the leaves of a tree to arrays, and check that all are real and floating.
 
-    A leaf that is a deleted array of JAX is refused.
-
     Args:
-      tree: Value of the argument.
-      argument: Name of the argument, for the message.
+      tree: Pytree that a caller passed as an argument, such as x.
+      argument: Name of this argument, for the message.
     Returns:
       The tree with arrays as leaves.
     Raises:
       NotInexactError: A leaf is not real and floating. The message shows the leaf.
-      RuntimeError: A leaf has been deleted.
+      RuntimeError: A leaf is an array of JAX that has been deleted.
     """
 
     if tree is None:
@@ -104,8 +102,9 @@ def title(f: Callable[..., Any]) -> str:
 class ForwardRuleNeeded(contextlib.AbstractContextManager[None]):
     """Context manager that replaces JAX's error about a missing rule for forward mode.
 
-    If f has a derivative rule for reverse mode only (`jax.custom_vjp`), the new error
-    is UnsupportedPrimitiveError.
+    JAX raises such an error if f has a derivative rule for reverse mode only
+    (`jax.custom_vjp`). The context manager then raises UnsupportedPrimitiveError
+    instead.
 
     Args:
       f: Function that is differentiated inside the context.
@@ -123,7 +122,8 @@ class ForwardRuleNeeded(contextlib.AbstractContextManager[None]):
     ) -> None:
         """Raise the new error instead of JAX's.
 
-        JAX's error has one of two types, and its text has one of two names.
+        JAX's error is a TypeError or a NotImplementedError, and its text contains
+        "custom_vjp" or "custom_lin". Other errors are not replaced.
         """
         if not isinstance(error, TypeError | NotImplementedError):
             return
@@ -139,8 +139,8 @@ class ForwardRuleNeeded(contextlib.AbstractContextManager[None]):
 def scalar(f: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Return f with a check that the value of f is one real number.
 
-    The returned function raises NotScalarError if f returns a pytree or an array of
-    another shape than (), and NotInexactError if the value is not real and floating.
+    The returned function raises NotScalarError if f returns a pytree, or an array whose
+    shape is not (). It raises NotInexactError if the value is not real and floating.
     `name` is the name of the calling function, for the message.
     """
 

@@ -18,8 +18,8 @@ class Mode(NamedTuple):
     Attributes:
       name: "forward" (a pass through f for each input) or "reverse" (a pass for each
         output).
-      inputs: Number of inputs of f, over all leaves of its argument.
-      outputs: Number of outputs of f, over all leaves of its value.
+      inputs: Number of inputs of f: entries of all leaves of its argument.
+      outputs: Number of outputs of f: entries of all leaves of its value.
       reason: Reason for the choice of the mode, in words.
     """
 

@@ -112,14 +112,18 @@ class FiniteDifference(NamedTuple):
     """A derivative estimated from values of f.
 
     Attributes:
-      value: Derivative if the verdict is "ok". If the verdict is "one-sided", the
-        derivative from the side where f is defined. If the verdict is "unresolved", the
-        best guess. With "one-sided" and "unresolved", `value` is nan if there is no
-        estimate. With "kink", "jump" and "nan", `value` is nan.
-      error: Bound on |value - derivative|. The bound is estimated from the noise of f,
-        and from the differences between the estimates at several steps, so it may be
-        too small. The docstring of `finite_difference` reports how often this happened.
-        The bound is infinite if `value` is nan.
+      value: Estimated derivative. Its meaning depends on `verdict`:
+
+        - "ok": the derivative.
+        - "one-sided": the derivative from the side where f is defined, or nan if there
+          is no estimate.
+        - "unresolved": the best guess, or nan if there is no estimate.
+        - "kink", "jump" or "nan": always nan.
+      error: Bound on |value - derivative|. The bound is estimated from the noise of f
+        (errors of its values, such as rounding errors), and from the differences
+        between the estimates at several steps. So the bound may be too small. The
+        docstring of `finite_difference` reports how often this happened. The bound is
+        infinite if `value` is nan.
       step: Smallest distance from x that was used for `value`, or nan if `value` is
         nan.
       evaluations: Number of points where f was evaluated.
@@ -129,16 +133,17 @@ class FiniteDifference(NamedTuple):
         - "kink": the left and the right derivative differ, for the requested order or
           a lower one.
         - "jump": f is discontinuous at x.
-        - "one-sided": f is defined on only one side of x, and the scheme is two-sided.
+        - "one-sided": f is defined on only one side of x, and the scheme is two-sided
+          ("auto" or "central").
         - "unresolved": the difference quotients do not converge. Either the derivative
           does not exist, or it is infinite, or noise hides it.
         - "nan": f(x) is not finite, or f is defined on neither side of x. For the
           scheme "forward" or "backward": f is not defined on the side of the scheme.
       left, right: One-sided derivatives of the requested order. With the verdict "ok"
         of a two-sided scheme, both equal `value`. In all other cases, each is estimated
-        from values of f on its side. A side without an estimate gives nan. Let m be the
-        larger of the absolute values of the two estimates. An estimate is also replaced
-        by nan if its error bound is larger than m / 10.
+        from values of f on its side, and is nan if there is no estimate. An estimate is
+        also replaced by nan if its error bound is larger than m / 10. Here m is the
+        larger of the absolute values of the two estimates.
     """
 
     value: float
@@ -160,37 +165,50 @@ def finite_difference(
     """Estimate the derivative of f at x, with an error bound and a verdict.
 
     The estimate uses only values of f. So f may be any function of a number, even one
-    that JAX cannot trace. f is evaluated at about 215 points. (The number of points is
-    up to about 455 if x is close to 0. It is twice as large if |f(x)| exceeds 2^900 or
-    a slope of f exceeds 2^1020.) The points are:
+    that JAX cannot trace. The verdict is "ok", or it says why no derivative was found
+    (see `FiniteDifference`). The error bound is an estimate, not a guarantee. The text
+    below describes, in this order:
 
-    - x;
-    - x ± 2^k. The smallest 2^k is about four spacings of the floats at x. The
-      largest is about eight times the larger of |x| and 1. If |x| is below 2^-60, some
-      of these distances are left out;
-    - a group of eight equally spaced points near the distance 2^k for every fourth k.
+    - the points at which f is evaluated
+    - the noise of f, the estimate and its bound
+    - cases in which the verdict is not "ok", or the bound is larger
+    - the measured accuracy
+    - what values of f cannot reveal
+
+    f is evaluated at about 215 points:
+
+    - x
+    - x ± 2^k. The smallest 2^k is about four spacings of the floats at x. The largest
+      is about eight times the larger of |x| and 1. If |x| is below 2^-60, some of these
+      distances are left out
+    - for every fourth k, a group of eight equally spaced points near the distance 2^k
+
+    If x is close to 0, there are up to about 455 points. If |f(x)| exceeds 2^900 or a
+    slope of f exceeds 2^1020, there are twice as many points.
 
     If f maps arrays elementwise, one call evaluates all points. To check whether f does
     so, the points are passed in random order, and three of the values (24 if f returns
     integers) are compared with the values of f at single numbers. If a value differs, f
     is called for one point after another.
 
-    The groups of equally spaced points give an estimate of the noise of f at each
-    distance. The estimate is at least ε |f| / 2, where ε is the relative spacing of the
-    floats that f returns. If fewer than three groups show noise, the estimate is at
-    least ε (|f| + |x f'|) / 2.
-    If the noise grows in proportion to the distance, as that of t - sin(t) near 0, the
-    noise is assumed to grow further at distances where the curvature of f hides it.
+    The noise of f is the error of its values, such as a rounding error. The groups of
+    equally spaced points give an estimate of the noise at each distance. The estimate
+    is at least ε |f| / 2, where ε is the relative spacing of the floats that f returns.
+    If fewer than three groups show noise, it is at least ε (|f| + |x f'|) / 2. If the
+    noise grows in proportion to the distance, as that of t - sin(t) near 0, the noise
+    is assumed to grow further at distances where the curvature of f hides it.
 
     At each step h = 2^k a central difference quotient is extrapolated to h = 0 by
     Richardson's scheme. For order 1 the quotient is (f(x + h) - f(x - h)) / (2 h). It
     is extrapolated twice: as a series in h², and as a series in h. The second series is
     right if the derivative of order `order` + 1 jumps at x. If estimates at two smaller
     steps contradict the estimate at a step, that step and all larger steps are
-    discarded. The same holds for the estimates of a jump of a derivative at x. The
-    result is the remaining estimate with the smallest bound. The bound is 1.5 times a
-    sum of two terms. The first term is 1.2 times the effect of the noise of f on the
-    estimate. The second is the largest of three changes of the estimate:
+    discarded. The same holds for the estimates of a jump of a derivative at x (see
+    below). The result is the remaining estimate with the smallest bound.
+
+    The bound is 1.5 times a sum of two terms. The first term is 1.2 times the effect of
+    the noise of f on the estimate. The second is the largest of three changes of the
+    estimate:
 
     - the change by the last extrapolation;
     - the change from the estimate at half the step. If there are fewer than four
@@ -200,14 +218,16 @@ def finite_difference(
 
     After four or more extrapolations in h², the largest change is multiplied by three.
 
-    If f looks smooth at small steps and noisy at larger ones, either the values of f
-    are rounded, or f interpolates a table with straight lines. If the result needs the
-    larger steps, or the small steps contradict the result, f is evaluated at up to 198
-    more points. (If f is constant at the smallest steps, up to 132 further points show
-    whether f is rounded.) If the values at these points show that f bends but does not
-    jump, only the small steps are used. If the small steps do not suffice for a result,
-    the verdict is "unresolved". If the values show that f jumps, the verdict is also
-    "unresolved" in three cases:
+    If f looks smooth at small steps and noisy at larger ones, there are two
+    explanations. Either the values of f are rounded, so that f jumps. Or f interpolates
+    a table with straight lines, so that f bends. If the result needs the larger steps,
+    or the small steps contradict the result, f is evaluated at up to 198 more points.
+    (If f is constant at the smallest steps, up to 132 further points show whether f is
+    rounded.) If the values at these points show that f bends but does not jump, only
+    the small steps are used. If the small steps do not suffice for a result, the
+    verdict is "unresolved".
+
+    If the values show that f jumps, the verdict is "unresolved" in three cases:
 
     - f jumps by far more than rounding errors, and the slope of f between the jumps
       differs from the mean slope of f. An example is sin(x) + floor(1000 x). (If x
@@ -223,21 +243,23 @@ def finite_difference(
     To detect the last two cases, f may be evaluated at the additional points even if
     the result needs only the small steps and agrees with them.
 
-    If f is constant between jumps of more than 1e-6 |f|, and the noise of f exceeds the
-    smallest jump, f is not simply rounded. It may be a count, such as the share of
-    draws below x. Errors of a count at neighbouring points are alike, so they show only
-    a part of the error of a difference. The bound is then multiplied by four. Up to a
-    tenth of such answers may still have an error above the bound.
+    A function with jumps may also be a count, such as the share of draws below x. f may
+    be a count if f is constant between jumps of more than 1e-6 |f|, and the noise of f
+    exceeds the smallest jump. (The noise of a rounded function does not exceed its
+    smallest jump.) The bound is then multiplied by four, because the errors of a count
+    at neighbouring points are alike and show only a part of the error of a difference.
+    Up to a tenth of such answers may still have an error above the bound.
 
     With a two-sided scheme ("auto" or "central"), the left and the right derivative of
     each order from 1 to `order` are compared before the extrapolation. If they differ
     clearly, the verdict is "kink". If their difference is only a little larger than its
-    error bound, the verdict is "unresolved". The difference is estimated twice: from
-    one-sided quotients, and from the part of f that is even about x (for odd orders) or
-    odd about x (for even orders). For a smooth f, the Taylor series of this part has no
-    term with h^order. A jump of the derivative adds such a term, so even small jumps
-    are visible. If the difference for the requested order is above a quarter of its
-    error bound, the bound of the result is at least 0.6 times the difference.
+    error bound, the verdict is "unresolved". This difference is the jump of the
+    derivative. It is estimated twice: from one-sided quotients, and from the part of f
+    that is even about x (for odd orders) or odd about x (for even orders). The second
+    estimate also shows small jumps. The reason is that for a smooth f, the Taylor
+    series of this part has no term with h^order, and a jump of the derivative adds such
+    a term. If the jump for the requested order is above a quarter of its error bound,
+    the bound of the result is at least 0.6 times the jump.
 
     A derivative may jump beside x instead of at x, as for max(x - d, 0)³ at x = 0 with
     a small d > 0. At steps above d, this looks like a jump at x. Let r be the apparent
@@ -245,21 +267,23 @@ def finite_difference(
     between d / 3 and d. If the steps below 3 |r| do not show the jump, the larger steps
     are discarded.
 
-    A result predicts the values of f at smaller steps: each value follows from f(x) and
-    the values at the next four larger steps. If a value differs from its prediction by
-    more than about 30 times the noise, the larger steps have passed over something,
-    such as a narrow peak beside x. The larger steps are then discarded, and the verdict
-    is "unresolved" if the smaller steps do not suffice.
+    The values of f at small steps are compared with predictions. The value at a step is
+    predicted from f(x) and the values at the next four larger steps. If a value differs
+    from its prediction by more than about 30 times the noise, the larger steps have
+    passed over something, such as a narrow peak beside x. The larger steps are then
+    discarded. If the smaller steps do not suffice for a result, the verdict is
+    "unresolved".
 
-    Let e_0 be the estimate at the chosen step, and e_1 and e_2 those at twice and at
-    four times this step. If (e_2 - e_1) / (e_1 - e_0) = 2^p with p below log2(14), the
-    error seems to be proportional to step^p, and the extrapolation does not remove it.
-    An example is x² + 1e-6 |x|^2.5. The bound is then at least 1.5 |e_1 - e_0| /
-    (2^p - 1).
+    The estimates may converge more slowly than the extrapolation assumes. An example is
+    x² + 1e-6 |x|^2.5. Let e_0 be the estimate at the chosen step, and e_1 and e_2 those
+    at twice and at four times this step. If (e_2 - e_1) / (e_1 - e_0) = 2^p with p
+    below log2(14), the error seems to be proportional to step^p, and the extrapolation
+    does not remove it. The bound is then at least 1.5 |e_1 - e_0| / (2^p - 1).
 
-    Let n be the order. The bound is also at least ε |x f^(n+1)|, the change of the
-    derivative of order n if f computes with a rounded x. This matters near the end of
-    the domain of f, as for sqrt(1 - x²) near 1.
+    Let n be the order, and f^(n+1) the derivative of order n + 1. The bound is also at
+    least ε |x f^(n+1)|. If f computes with a rounded x, the derivative of order n
+    changes by this amount. This matters near the end of the domain of f, as near 1 for
+    sqrt(1 - x²).
 
     If f shows noise that grows with a power of the distance from x, and this power is
     not clearly above n, f is assumed to oscillate at all distances, and the verdict is
@@ -313,8 +337,8 @@ def finite_difference(
       to the largest distance and a mean slope below 1e-6.
     - Whether f depends on earlier calls, as a solver that starts at its last solution.
       The result may then be wrong.
-    - A jump of a higher derivative, a power like |x|^2.5 or an oscillation whose
-      contribution to f is below the noise at the steps that are used. An example is the
+    - A term of f that is below the noise at the steps that are used, such as a jump of
+      a higher derivative, a power like |x|^2.5 or an oscillation. An example is the
       third derivative of a cubic spline with many nodes: the value is the third
       derivative of the function behind the spline.
     - Whether f has a weak kink at x, or a weak term such as t |t|^1.6 at t = 0, whose
@@ -789,11 +813,13 @@ def _not_from_far(
 def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
     """Estimate f'(x) from float64 values of f at the points of `finite_difference`.
 
-    The result is that of `finite_difference`, with two exceptions. If f looks rounded
-    to few digits, or looks like a table that is interpolated with straight lines,
-    `finite_difference` evaluates f at more points, and its result may differ. If |f(x)|
-    exceeds 2^900 or a slope of f exceeds 2^1020, `finite_difference` divides the
-    values, so that nothing overflows. This function does not divide them.
+    The result is that of `finite_difference`, with two exceptions:
+
+    - If f looks rounded to few digits, or looks like a table that is interpolated with
+      straight lines, `finite_difference` evaluates f at more points. Its result may
+      then differ.
+    - If |f(x)| exceeds 2^900 or a slope of f exceeds 2^1020, `finite_difference`
+      divides the values, so that nothing overflows. This function does not divide them.
 
     Args:
       x: Point of the derivative.

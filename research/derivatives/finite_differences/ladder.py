@@ -60,16 +60,16 @@ class Ladder(NamedTuple):
 
 
 def exponents(x: float) -> np.ndarray:
-    """Return log2 of the distances from x at which the function f is evaluated.
+    """Return log2 of the distances from x at which `finite_difference` evaluates f.
 
-    Usually the smallest distance is about four spacings of the floats at x, the largest
-    is about eight times the larger of |x| and 1, and each distance is twice the
-    previous one. There are two exceptions, because f may vary over distances of about
-    |x| or of about 1:
+    Usually each distance is twice the previous one. The smallest is about four spacings
+    of the floats at x, and the largest is about eight times the larger of |x| and 1.
 
-    - If |x| is at least 2^-1015 and below 2^-60, there are two ranges with a gap
-      between them. The first begins as usual and ends at about 8 |x|. The second goes
-      from 2^-56 to 8.
+    If x is close to 0, f may vary over distances of about |x| or of about 1. There are
+    then two ranges of distances, with a gap between them:
+
+    - If |x| is at least 2^-1015 and below 2^-60, the first range begins as usual and
+      ends at about 8 |x|. The second goes from 2^-56 to 8.
     - If |x| is below 2^-1015, the first range has thirty distances from 2^-1020, each
       of them 2^32 times the previous one. The second goes from 2^-56 to 8.
     """
@@ -147,15 +147,21 @@ def climbed(sampler: Sampler, x: float) -> Ladder:
 
 
 def nodes(x: float, powers: np.ndarray) -> np.ndarray:
-    """Return all points of a ladder as one array.
+    """Return x and the points around x at which `finite_difference` evaluates f.
 
-    First comes x, then the points x + 2^powers, then the points x - 2^powers, and then
-    the points in the windows. A window is a group of eight equally spaced points. Every
-    fourth of the distances 2^powers has one window near it. The windows lie alternately
-    to the right and to the left of x.
+    The result is one array. The order of the points is:
+
+    - the point x
+    - the points x + 2^powers
+    - the points x - 2^powers
+    - the points of the windows
+
+    A window is a group of eight equally spaced points. Every fourth of the distances
+    2^powers has one window near it. The windows lie alternately to the right and to the
+    left of x.
 
     Args:
-      x: Point at the centre of the ladder.
+      x: Point at the centre.
       powers: log2 of the distances from x, ascending, shape (levels,).
     """
     places, distances = _places(powers), np.ldexp(1.0, powers)

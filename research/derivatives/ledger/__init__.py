@@ -40,12 +40,13 @@ def explain(
 ) -> Ledger:
     """Return a table of backpropagation through f at args, to check it by hand.
 
-    Each row is an equation of f with its value and its adjoint. The adjoint of a value
-    is the derivative of f with respect to this value.
+    JAX traces f to a list of equations, one for each operation. Each row of the table
+    is one equation, with its value and its adjoint. The adjoint of a value is the
+    derivative of f with respect to this value.
 
-    The gradients are bit-identical to the result of jax.grad(f) if JAX runs each
-    operation separately (`with jax.disable_jit()`). In three cases, the gradients and
-    the result of jax.grad(f) agree only up to rounding errors:
+    If JAX runs each operation separately (`with jax.disable_jit()`), the gradients in
+    the table are bit-identical to the result of jax.grad(f). There are three
+    exceptions, in which the two agree only up to rounding errors:
 
     - f has a `jax.checkpoint` inside another `jax.checkpoint`, or a `jax.checkpoint` of
       a function that uses its argument several times.
@@ -60,11 +61,13 @@ def explain(
       f: Any JAX function that takes arrays, or pytrees of arrays, and returns one real
         floating number.
       *args: Point of evaluation. The gradient is with respect to all floating leaves.
-      level: "mathematics" hides equations that only change a shape or a dtype. It also
-        hides the equations of a `jax.custom_jvp` rule that have no adjoint. It does not
-        hide a transposition, or a conversion that may change a number. Nor does it hide
-        copies of a number if a sum or a product of arrays reads the copies.
-        "primitives" shows all equations.
+      level: "primitives" shows all equations. "mathematics" hides the equations of a
+        `jax.custom_jvp` rule that have no adjoint. It also hides equations that only
+        change a shape or a dtype. It does not hide these:
+
+        - transpositions;
+        - conversions that may change a number;
+        - copies of a number, if a sum or a product of arrays reads the copies.
       expand: ("scan",) shows each step of a scan in separate rows. () shows a scan as
         one row.
     Returns:

@@ -25,16 +25,18 @@ from research.derivatives.ledger.tape import Literal, Operand, Tape
 class Ledger(LedgerFields):
     """The table that `explain` returns. It shows backpropagation through a function f.
 
+    The adjoint of a value is the derivative of f with respect to this value.
+
     Attributes:
       title: Name of f.
       rows: Tuple with a `Row` for each equation that is shown, in the order of
         evaluation.
       value: f(*args), a number.
-      grads: Gradient with respect to every argument, in the structure of the arguments,
-        with None for each leaf without a derivative, such as an integer. If `explain`
-        was called with several arguments, `grads` is a tuple with a gradient for each
-        argument. `grads` is None if f cannot be differentiated in reverse mode, and
-        `note` then gives the reason.
+      grads: Gradient with respect to every argument. It has the structure of the
+        arguments, with None for each leaf without a derivative, such as an integer. If
+        `explain` was called with several arguments, `grads` is a tuple with a gradient
+        for each argument. If f cannot be differentiated in reverse mode, `grads` is
+        None, and `note` gives the reason.
       inputs: Dict from the name of each argument leaf to its value.
       output: Name of the output f(*args).
       note: Remark for the reader, or "".
@@ -46,13 +48,13 @@ class Ledger(LedgerFields):
     def paths(self, name: str) -> list[paths.GradientPath]:
         """Split the gradient into its contributions from all paths (the chain rule).
 
-        A path leads from the input to the output.
+        A path leads from one input of the function to the output.
 
         Args:
           name: Name of an input, as in `inputs`.
         Returns:
-          A list with a `GradientPath` for each path. Their derivatives add up to the
-          gradient.
+          A list with a `GradientPath` for each path. The derivatives of the paths add
+          up to the gradient with respect to the input.
         Raises:
           ValueError: There is no such input, the function has no gradient, or there are
             more than 10,000 paths.
@@ -75,8 +77,8 @@ class Ledger(LedgerFields):
         """Find the row of the table that creates the first NaN or infinity.
 
         The search begins with the value of f and continues with the gradient. The
-        result is a `NonFinite`, which describes the row. It is None if both the value
-        and the gradient are finite, even if a row has an infinity.
+        result is a `NonFinite`, which describes the row. If both the value and the
+        gradient are finite, the result is None, even if a row has an infinity.
         """
         return nonfinite.first_nonfinite(
             self.recorded.tape,
@@ -89,16 +91,22 @@ class Ledger(LedgerFields):
         """Return a `Kink` for each row that is at a tie, or that may contain a tie.
 
         A row is at a tie if its equation may have no derivative at its inputs, as for
-        the max of two equal numbers, or abs at 0. Other ties are an argsort of equal
-        entries, a nonzero whole number that is converted from floating to int, a
-        complex number on a branch cut, and equal eigenvalues with different adjoints.
+        the max of two equal numbers, or abs at 0. Other ties are:
 
-        At a tie, the gradient is a convention of JAX. The steps of a scan are searched
-        only if the argument `expand` of `explain` shows them. A function inside another
-        equation, such as that of `lax.reduce`, is not searched. If such a function, or
-        a step of a scan that is not searched, could be at a tie, the row has a `Kink`
-        that says so. A `while` loop is not searched and has no such `Kink`, because no
-        adjoint passes through the loop.
+        - an argsort of equal entries;
+        - a nonzero whole number that is converted from floating to int;
+        - a complex number on a branch cut;
+        - equal eigenvalues with different adjoints.
+
+        At a tie, the gradient is a convention of JAX. Some operations are not searched
+        for ties:
+
+        - the steps of a scan, unless the argument `expand` of `explain` shows them;
+        - a function inside another equation, such as that of `lax.reduce`;
+        - a `while` loop.
+
+        If one of the first two could be at a tie, the row has a `Kink` that says so. A
+        `while` loop has no such `Kink`, because no adjoint passes through the loop.
         """
         return kinks.at_kinks(self.recorded.tape, self.recorded.names)
 
@@ -126,11 +134,12 @@ class Ledger(LedgerFields):
     def text(self) -> str:
         """Return the value and the gradient as a sentence, then the rows as a table.
 
-        If there is no gradient, the `note` follows the value. If there is a gradient,
-        but the value or the gradient is not finite, the text after the first sentence
-        says so. Otherwise, if a row is at a tie, as max(a, b) is for a = b, the text
-        after the first sentence describes the first row at a tie and counts the others
-        (see `at_kinks`).
+        If there is no gradient, the `note` follows the value. If there is a gradient, a
+        remark may follow the first sentence:
+
+        - If the value or the gradient is not finite, the remark says so.
+        - Otherwise, if a row is at a tie, as max(a, b) is for a = b, the remark
+          describes the first row at a tie and counts the others (see `at_kinks`).
         """
         return table.as_text(self)
 

@@ -22,7 +22,8 @@ class NonFinite(NamedTuple):
     """Row of the table of `explain` that creates the first NaN or infinity.
 
     A row is one equation of the function. The NaN or infinity may also come from an
-    input or from a custom reverse rule. The fields then describe the input or the rule.
+    input or from a custom reverse rule (`jax.custom_vjp`). The fields then describe the
+    input or the rule.
 
     Attributes:
       name: Name of the row, the input or the rule.
@@ -30,12 +31,15 @@ class NonFinite(NamedTuple):
       source: Line of the user's code, or "" for an input.
       backward: True if the NaN or infinity is created only in the backward pass.
       sentence: Sentence that says where the NaN or infinity is created.
-      index: Index of the first NaN or infinity in the value of the row. If the value
-        has a NaN and an infinity because an operand is infinite, `index` belongs to the
-        first NaN. If the value is finite, the row creates a NaN or an infinity in the
-        backward pass. It does so in its contribution to the adjoint of an operand, and
-        `index` belongs to the first NaN or infinity there. The index is () for a
-        number, and for a custom reverse rule.
+      index: Index of the first NaN or infinity in the value of the row. There are three
+        special cases:
+
+        - If the value has a NaN and an infinity because an operand is infinite, `index`
+          belongs to the first NaN.
+        - If the value is finite, the row creates the NaN or infinity in the backward
+          pass, in its contribution to the adjoint of an operand. `index` then belongs
+          to the first NaN or infinity in this contribution.
+        - For a number, and for a custom reverse rule, `index` is ().
       value: The entry at `index`, a NaN or an infinity. None for a custom reverse rule.
     """
 

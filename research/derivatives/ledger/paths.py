@@ -15,9 +15,12 @@ MOST_PATHS = 10_000
 class GradientPath(NamedTuple):
     """A path of values from an input of a function to its output.
 
+    By the chain rule, the gradient with respect to the input is a sum over all such
+    paths.
+
     Attributes:
       nodes: Names of the values on the path, from the input to the output.
-      derivative: Contribution of the path to the gradient, in the shape of the input.
+      derivative: Term of this path in this sum, in the shape of the input.
     """
 
     nodes: tuple[str, ...]

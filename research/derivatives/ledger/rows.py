@@ -28,7 +28,10 @@ MATHEMATICS, PRIMITIVES = LEVELS = ("mathematics", "primitives")
 
 
 class Row(NamedTuple):
-    """One equation of the function, with its values in the forward and backward pass.
+    """One equation of the function that `explain` shows, with values and derivatives.
+
+    The adjoint of a value is the derivative of the function with respect to this value.
+    The forward pass computes the values, and the backward pass computes the adjoints.
 
     Attributes:
       name: Name of the value, such as "v3", or "v3, v4" for two values. Rows of a
@@ -37,17 +40,17 @@ class Row(NamedTuple):
       inputs: Names of the inputs. A constant is shown by its value.
       expression: Right side of the equation in mathematical notation.
       value: Value of the equation, or a tuple if there are several values.
-      local: Tuple with the derivative of the value with respect to each input. An entry
-        is a number or an array if the value is a single number, or if the equation is
-        elementwise and the input has the shape of the value. Otherwise the entry is
-        None, and the adjoint is passed on by a vector-Jacobian product. All entries are
-        None if there are several values, or if the backward pass does not reach the
-        row.
-      adjoint: Derivative of the function with respect to the value, or a tuple if there
-        are several values. It is None if the backward pass does not reach the row. This
-        is so if the function does not depend on the value, if the value does not depend
-        on a differentiated input, or if the value is computed inside a function with a
-        custom derivative rule.
+      local: Tuple with the derivative of the value with respect to each input. If there
+        are several values, or if the backward pass does not reach the row, all entries
+        are None. Otherwise an entry is a number or an array in two cases: the value is
+        a single number, or the equation is elementwise and the input has the shape of
+        the value. In any other case the entry is None, and the adjoint is passed on by
+        a vector-Jacobian product.
+      adjoint: Adjoint of the value, or a tuple if there are several values. It is None
+        if the backward pass does not reach the row. This happens in three cases: the
+        function does not depend on the value, the value does not depend on a
+        differentiated input, or the value is computed inside a function with a custom
+        derivative rule.
       contributions: Tuple with the contribution of this row to the adjoint of each
         input. An entry is None if there is no contribution.
       rule: Derivative rule in words.

@@ -23,13 +23,18 @@ Operand = int | Literal  # The number of a node, or a constant.
 
 @dataclasses.dataclass
 class Equation:
-    """One equation of a recorded function.
+    """One operation in the record of the evaluation of a function.
+
+    This record is called the tape. A node is the index of a value on the tape. The
+    adjoint of a node is the derivative of the function with respect to the node's
+    value. An input of an equation is active if it depends on a differentiated input of
+    the function.
 
     Attributes:
-      primitive: Name of the JAX primitive.
-      inputs: For each input, a node or a constant (`Literal`). A node is the index of a
-        value on the tape.
-      outputs: Nodes of the values of the equation.
+      primitive: Name of the operation, a JAX primitive.
+      inputs: For each input of the equation, its node, or a `Literal` if the input is a
+        constant.
+      outputs: Nodes of the values that the equation computes.
       call: Function from the values of the inputs to a tuple of the values of the
         outputs.
       params: Parameters of the primitive, such as an exponent or axes.
@@ -38,20 +43,19 @@ class Equation:
         loops, outermost first.
       calls: A number for each name in `scope`. Two calls of the same function have
         different numbers.
-      is_active: Whether an adjoint may pass through the equation. False if no input of
-        the equation depends on a differentiated input. Also False for the equations
-        that compute the value of a function with a custom derivative rule, because
-        adjoints pass through the rule instead.
+      is_active: Whether an adjoint may pass through the equation. False if no input is
+        active. Also False for the equations that compute the value of a function with a
+        custom derivative rule, because adjoints pass through the rule instead.
       is_rule: Whether the equation is part of a custom derivative rule (custom_jvp,
         custom_vjp), and not of the function's value.
       pullback: Function that `linearize` returns, with the active inputs as variables.
-        An input is active if it depends on a differentiated input. From the adjoints of
-        the outputs, and the existing adjoints of the active inputs, this function
-        computes the new adjoints of the active inputs. It is stored because it is used
-        three times: in the backward pass, for local derivatives and for paths. None if
-        it is not computed yet, or if no adjoint may pass through the equation.
-      contributions: Contribution to the adjoint of each input, from the backward pass.
-        None if the backward pass does not reach the equation.
+        It computes the new adjoints of the active inputs from the adjoints of the
+        outputs and the existing adjoints of the active inputs. It is stored because it
+        is used three times: in the backward pass, for local derivatives and for paths.
+        None if it is not computed yet, or if no adjoint may pass through the equation.
+      contributions: For each input, what the backward pass adds to the adjoint of the
+        input because of this equation. None if the backward pass does not reach the
+        equation.
     """
 
     primitive: str
@@ -90,7 +94,8 @@ class OwnReverse:
     """Call of a function with a custom reverse rule (custom_vjp).
 
     The tape is the record of the evaluation of a function. A node is the index of a
-    value on the tape.
+    value on the tape. The adjoint of a node is the derivative of the function with
+    respect to the node's value.
 
     Attributes:
       inputs: Nodes of the active inputs, those that depend on a differentiated input.
@@ -98,7 +103,8 @@ class OwnReverse:
       pullback: Function of the adjoints of the outputs. It returns what the call
         contributes to the adjoint of each active input.
       source: Line of the user's code.
-      scope: Names of the enclosing scopes and of the rule, outermost first.
+      scope: Names as in the field `scope` of an `Equation`, outermost first. The last
+        name is that of the rule.
       arriving: Nodes whose values are the adjoints of the outputs.
       entries: Equations of the rule. They are at the end of the tape, because they are
         evaluated only in the backward pass.
@@ -166,16 +172,16 @@ class Tape:
     Attributes:
       expand: {"scan"} if each step of a scan is recorded, otherwise an empty set.
       values: Value of each node.
-      active: Whether each node depends on a differentiated input.
-      adjoints: Derivative of the function with respect to the value of each node. None
-        before the backward pass, and for a node that the backward pass does not reach.
+      active: For each node, whether it depends on a differentiated input.
+      adjoints: For each node, the derivative of the function with respect to the node's
+        value. None before the backward pass, and for a node that the backward pass does
+        not reach.
       entries: Equations in the order of evaluation, including those of custom forward
         rules. The list also contains the calls of functions with a custom reverse rule,
         and the `Link`s that connect a custom rule with the equations around the rule.
       rules: Calls of functions with a custom derivative rule.
-      copies: Inside a custom rule for forward mode, the inputs are copied to new nodes
-        that are not differentiated. `copies` is a dict from each new node to the
-        original node.
+      copies: Dict from each copied node to the original node. Inside a custom rule for
+        forward mode, the inputs are copied to new nodes that are not differentiated.
     """
 
     expand: frozenset[str] = frozenset()

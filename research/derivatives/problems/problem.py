@@ -25,7 +25,7 @@ class Problem(NamedTuple):
         - "one-sided": defined on one side of x only;
         - "unresolved": the difference quotients have no limit, or an infinite limit;
         - "nan": not defined at x.
-      derivative: Derivative with thirty digits, or None if f has no two-sided
+      derivative: Derivative with thirty digits, as a str. None if f has no two-sided
         derivative at x.
     """
 

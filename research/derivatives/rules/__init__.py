@@ -25,15 +25,16 @@ __all__ = [
 
 
 class RuleCheck(NamedTuple):
-    """Comparison of a rule with JAX and with finite differences, at n points.
+    """Comparison of a derivative rule with JAX and finite differences at n points.
 
-    The rule is a rule of differentiation, a `Rule`. f is its example function
-    (`Rule.function`).
+    A derivative rule is a formula such as (sin x)' = cos x, stored as a `Rule`. Each
+    rule has an example function f (`Rule.function`), which may have constants.
 
     Attributes:
       name: Name of the rule.
       points: Points x, shape (n,).
-      constants: Dict from the name of a constant to its values, shape (n,).
+      constants: Dict from the name of a constant of f to its values at the n points,
+        shape (n,).
       derivative: f'(x) by the rule, shape (n,).
       by_jax: f'(x) by JAX's forward mode, shape (n,).
       by_differences: f'(x) by `finite_difference`, shape (n,). It is nan where the
@@ -60,13 +61,16 @@ def verify_derivative_rule(
 ) -> RuleCheck:
     """Compare a rule of `DERIVATIVE_RULES` with JAX and with finite differences.
 
-    Each rule has an example function f. The two values that the rule is compared with
-    do not depend on the rule: JAX differentiates the code of f, and `finite_difference`
-    uses only values of f. `finite_difference` extrapolates its difference quotients, so
-    its error is much smaller than that of plain differences. The fields `residual_jax`
-    and `residual_differences` of the result are the largest relative differences
-    between the rule and these two values. For a correct rule in float64, the first is
-    near 1e-15, and the second is below 1e-12.
+    A rule is a formula such as (sin x)' = cos x, and has an example function f. At each
+    point, f'(x) by the rule is compared with two other values of f'(x). Neither value
+    depends on the rule: JAX differentiates the code of f, and `finite_difference` uses
+    only values of f. `finite_difference` extrapolates its difference quotients, so its
+    error is much smaller than that of plain differences.
+
+    The field `residual_jax` of the result is the largest relative difference between
+    the rule and JAX. The field `residual_differences` is that between the rule and
+    `finite_difference`. For a correct rule in float64, `residual_jax` is near 1e-15,
+    and `residual_differences` is below 1e-12.
 
     Args:
       name: Name of the rule, a key of `DERIVATIVE_RULES`.
@@ -79,9 +83,9 @@ def verify_derivative_rule(
     Returns:
       The comparison, a `RuleCheck`.
     Raises:
-      ValueError: There is no such rule, points is empty or has more than one axis, a
-        point is not finite or lies outside the rule's domain, neither key nor points is
-        given, or number is not a positive integer.
+      ValueError: There is no such rule, neither key nor points is given, or number is
+        not a positive integer. Or points is empty or has more than one axis, or a point
+        is not finite or lies outside the rule's domain.
       TypeError: key is not a key, or points are not real numbers.
     Example:
       >>> check = verify_derivative_rule("product", jax.random.key(0))

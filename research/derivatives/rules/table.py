@@ -12,6 +12,9 @@ Constants = Mapping[str, Any]
 class Rule(NamedTuple):
     """Rule of differentiation, with its domain and an example.
 
+    A rule may have constants, such as n in (x^n)' = n x^(n-1). The functions below get
+    their values as the dict `constants`.
+
     Attributes:
       text: Formula of the rule, in one line.
       domain: Domain of the rule in words.

@@ -35,18 +35,21 @@ NO_RULE = (TypeError, ValueError, NotImplementedError)
 
 
 class PatternError(ValueError):
-    """Raised if a matrix has entries outside its sparsity pattern."""
+    """Raised if a Jacobian or Hessian has entries outside its sparsity pattern.
+
+    The sparsity pattern is the set of positions at which entries may differ from 0.
+    """
 
 
 class SparsityPattern(NamedTuple):
     """Positions at which a matrix may have entries other than 0, with a colouring.
 
     Attributes:
-      rows: Row of each entry, shape (number of entries,).
-      columns: Column of each entry, same shape.
+      rows: Row index of each of these positions, shape (number of positions,).
+      columns: Column index of each of these positions, same shape.
       shape: Shape of the matrix, (outputs, inputs).
-      colouring: Groups of rows or columns. Each group is computed by one product of
-        the matrix and a vector.
+      colouring: Groups (colours) of rows or columns. Each group is computed by one
+        product of the matrix and a vector.
       symmetric: If True, the matrix is symmetric, and some entries (i, j) are read from
         the computed entry (j, i), as in `sparse_hessian`.
     """
@@ -63,14 +66,16 @@ class SparseDerivative(NamedTuple):
 
     Attributes:
       matrix: The matrix in coordinate format, `jax.experimental.sparse.BCOO` of shape
-        (outputs, inputs). `matrix.todense()` is the full matrix. The entries of x and
-        of f(x) are numbered in the order of `jax.flatten_util.ravel_pytree`.
+        (outputs, inputs). `matrix.todense()` is the full matrix. For the Jacobian of a
+        function f at x, row i belongs to entry i of f(x), and column j to entry j of x.
+        For a Hessian, both belong to entries of x. Entries are numbered in the order of
+        `jax.flatten_util.ravel_pytree`.
       colours: Number of products from which the entries of the matrix J were read. Each
         product is J v or uᵀ J for a vector v or u. One more product, which is not
         counted, checks the pattern.
-      pattern: The sparsity pattern with its colouring. If a later call of the same
-        function (`sparse_jacobian` or `sparse_hessian`) gets this value as its argument
-        `pattern`, the call does not detect and colour the pattern again.
+      pattern: The sparsity pattern with its colouring. Pass it as the argument
+        `pattern` to a later call of the same function (`sparse_jacobian` or
+        `sparse_hessian`). This call then does not detect and colour the pattern again.
     """
 
     matrix: BCOO
@@ -86,31 +91,33 @@ def sparse_jacobian(
     One product J v (forward mode) gives several columns of J if no two of them have
     entries in the same row. Such columns get the same colour, so each colour costs one
     product. A row with many entries would need many colours of columns. Such rows are
-    therefore computed by products uᵀ J (reverse mode) instead. The roles of rows and
-    columns are exchanged if fewer products are needed in this way. A matrix with one
-    dense row, one dense column and a diagonal takes 3 products for any size.
+    therefore computed by products uᵀ J (reverse mode) instead. If fewer products are
+    needed in this way, rows and columns exchange their roles. A matrix with one dense
+    row, one dense column and a diagonal takes 3 products for any size.
 
-    The pattern is found from the jaxpr of f. A rule for each operation says which
-    entries of its result depend on which entries of its inputs. If x decides which
-    branch of f is computed, the dependences of all branches are included. If an
-    operation has no rule, each entry of its result is assumed to depend on all inputs
-    of the operation. J is still right in this case, but may take more products.
+    The pattern is found from the jaxpr of f, the program that JAX records. A rule for
+    each operation says which entries of its result depend on which entries of its
+    inputs. If x decides which branch of f is computed, the dependences of all branches
+    are included. If an operation has no rule, each entry of its result is assumed to
+    depend on all inputs of the operation. J is still right in this case, but may take
+    more products.
 
     Each call checks the pattern with one random vector v: J v by forward mode must
     equal the product of the sparse matrix and v. If f has no derivative rule for
-    forward mode, uᵀ J is compared instead. Each row of the product is a sum of terms.
-    Let s be the sum of the absolute values of these terms, S the largest s of all rows,
-    and ε the relative spacing of the floats in the least precise dtype inside f. An
-    entry outside the pattern is detected if it changes its row of the product by more
-    than √ε s + min(1000 ε, √ε) S.
+    forward mode, uᵀ J is compared instead, for a random vector u. Each entry of such a
+    product is a sum of terms. Let s be the sum of the absolute values of these terms,
+    and S the largest s of all entries of the product. Let ε be the relative spacing of
+    the floats in the least precise dtype inside f. An entry of J outside the pattern is
+    detected if it changes an entry of the product by more than √ε s + min(1000 ε, √ε)
+    S.
 
     Args:
       f: Function of one pytree of floating arrays that returns floating arrays.
       x: Point of evaluation.
       pattern: Positions at which J may have entries other than 0. It may be the
-        `pattern` of an earlier result, or a matrix of shape (outputs, inputs) whose
-        entries other than 0 are the pattern (an array, a scipy.sparse matrix or a
-        BCOO). None means that the pattern is found from the jaxpr.
+        `pattern` of an earlier result, or a matrix of shape (outputs, inputs): an
+        array, a scipy.sparse matrix or a BCOO. The positions are those at which this
+        matrix is not 0. None means that the pattern is found from the jaxpr.
     Returns:
       The `SparseDerivative`.
     Raises:

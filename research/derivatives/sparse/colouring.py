@@ -20,9 +20,10 @@ Matrix = Any  # scipy.sparse.csr_matrix of bool.
 class Colouring(NamedTuple):
     """Colours of the rows and columns of a sparse matrix J.
 
-    Columns of one colour are computed together, by one product J v. Rows of one colour
-    are computed together, by one product uᵀ J. Colours are numbers from 0. The pattern
-    of J is the set of entries that may differ from 0.
+    With these colours, the entries of J are computed from few products. Columns of one
+    colour are computed together, by one product J v with a vector v. Rows of one colour
+    are computed together, by one product uᵀ J with a vector u. Colours are numbers from
+    0. The pattern of J is the set of entries that may differ from 0.
 
     Attributes:
       columns: Colour of each column, shape (number of columns,). -1 for a column from
@@ -59,11 +60,12 @@ def coloured(
 ) -> Colouring:
     """Colour the rows and columns of a sparsity pattern with few colours.
 
-    All columns of one colour are computed together, by one product J v of the matrix J
-    with a vector v. All rows of one colour are computed together, by one product uᵀ J.
+    The pattern is the set of entries of a matrix J that may differ from 0. All columns
+    of one colour are computed together, by one product J v with a vector v. All rows of
+    one colour are computed together, by one product uᵀ J with a vector u.
 
     Args:
-      pattern: Boolean matrix in CSR form.
+      pattern: Boolean matrix in CSR form, True for the entries of the pattern.
       forward: If True, products J v can be computed, so columns can be coloured.
       reverse: If True, products uᵀ J can be computed, so rows can be coloured.
       symmetric: If True, the matrix is symmetric, so entry (i, j) may be read from

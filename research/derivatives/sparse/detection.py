@@ -72,9 +72,10 @@ CUMULATIVE = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
 def detect(f: Callable[..., Any], x: Any) -> Matrix:
     """Return which entries of f(x) may depend on which entries of the vector x.
 
-    Each operation of f is examined separately, so x - x counts as dependent on x. The
-    result of floor, ceil, round, sign or `stop_gradient` does not count as dependent on
-    the input, because the derivative of these operations is 0 wherever it exists.
+    The result is the sparsity pattern of the Jacobian of f. Each operation of f is
+    examined separately, so x - x counts as dependent on x. The result of floor, ceil,
+    round, sign or `stop_gradient` does not count as dependent on the input, because the
+    derivative of these operations is 0 wherever it exists.
 
     Args:
       f: Function of a vector to a vector.
