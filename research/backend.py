@@ -53,8 +53,8 @@ def configure(
     """Set the JAX and XLA options on which the bits of a run depend.
 
     Two results have the same bits if they are exactly equal. Call this function before
-    JAX starts its backend (for example, before the first computation). A second call
-    with the same values has no effect.
+    JAX starts its backend, which happens at the first computation at the latest. A
+    second call with the same values has no effect.
 
     The size of XLA's CPU thread pool affects the bits of large matrix products, so this
     function sets the size to `pool` on every machine. The function also sets JAX's
@@ -86,13 +86,11 @@ def configure(
         pool. Or `portable` is True, but a requirement is missing: Linux on x86-64 with
         AVX2 and FMA, and jaxlib 0.10 or newer.
       TypeError: `x64` or `portable` is neither True nor False.
-      RuntimeError: `configure` is called too late. There are three cases:
-
-        - The backend has already started, before any call of `configure` or with
-          another value of `devices` or `pool`.
-        - `portable` is True, but the backend has started with portable=False.
-        - `portable` is True, but SciPy has already been imported, and its OpenBLAS has
-          chosen other kernels.
+      RuntimeError: `configure` is called too late. There are three cases. First, the
+        backend has already started, before any call of `configure` or with another
+        value of `devices` or `pool`. Second, `portable` is True, but the backend has
+        started with portable=False. Third, `portable` is True, but SciPy has already
+        been imported, and its OpenBLAS has chosen other kernels.
     Example:
       >>> configure(x64=True)
       >>> import jax.numpy as jnp
@@ -185,15 +183,12 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
         may be deleted at any time.
     Returns:
       The folder of this process's programs, which holds at most 1 GiB. The result is
-      None if this call changes nothing. There are four possible reasons:
-
-      - The user has turned JAX's cache off (JAX_ENABLE_COMPILATION_CACHE=false).
-      - JAX's cache has a folder already, for example one that the user has chosen
-        (JAX_COMPILATION_CACHE_DIR).
-      - No file can be written.
-      - Python has the module zstandard or compression.zstd. With such a module, JAX
-        would compress the files without a checksum, so damage in a file could remain
-        unnoticed.
+      None if this call changes nothing. There are four possible reasons. First, the
+      user has turned JAX's cache off (JAX_ENABLE_COMPILATION_CACHE=false). Second,
+      JAX's cache has a folder already, for example one that the user has chosen
+      (JAX_COMPILATION_CACHE_DIR). Third, no file can be written. Fourth, Python has the
+      module zstandard or compression.zstd. With such a module, JAX would compress the
+      files without a checksum, so damage in a file could remain unnoticed.
     Raises:
       TypeError: `folder` is neither a path nor None.
       ValueError: `folder` is an empty path or contains a NUL character.

@@ -66,7 +66,7 @@ def join(
     *,
     seconds: int = 120,
 ) -> Place:
-    """Join the other processes of a training, so that JAX sees the devices of all.
+    """Join the other processes, so that JAX sees the devices of all processes.
 
     Call this function before JAX computes anything. Without arguments, the function
     reads the environment variables that `descent launch`, Slurm or MPI sets. If there
@@ -88,14 +88,11 @@ def join(
     Returns:
       The `Place` of this process.
     Raises:
-      ValueError: One of these:
-
-        - only one or two of coordinator, num_processes and process_id are given (except
-          `coordinator` under MPI);
-        - process_id is not below num_processes, or an argument is malformed;
-        - MPI's processes run on several hosts, and `coordinator` is not given;
-        - `coordinator` differs from the address that `descent launch` has set in the
-          environment.
+      ValueError: Only one or two of coordinator, num_processes and process_id are given
+        (except `coordinator` under MPI), process_id is not below num_processes, or an
+        argument is malformed. Or MPI's processes run on several hosts, and
+        `coordinator` is not given. Or `coordinator` differs from the address that
+        `descent launch` has set in the environment.
       RuntimeError: There are other processes, and JAX has already started.
     Example:
       >>> join()

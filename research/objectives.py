@@ -41,8 +41,8 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
     stands for the prediction model.apply(params, x).
 
     Args:
-      model: Model, which is applied to the whole batch at once. Its argument `key` is
-        batch.key, which a model with dropout needs.
+      model: Model, which is applied to the whole batch at once. Its function `apply`
+        gets batch.key as the argument `key`, which a model with dropout needs.
       loss: Loss of one example, (prediction, target) -> number.
     Returns:
       The objective, (params, batch) -> number. The objective raises ValueError if the
@@ -316,7 +316,7 @@ def accuracy(model: Model) -> Objective:
         label, the logits have an additional last axis of length K.
     Returns:
       The metric, (params, batch) -> number, in the dtype of the logits. Its value is
-      NaN if any logit is NaN. (Without this rule, the accuracy of a diverged run would
+      NaN if any logit is NaN. (Without this NaN, the accuracy of a diverged run would
       look like that of a model that always predicts the same class.) The value is also
       NaN if a traced label is not a class. The metric raises ValueError if the shapes
       do not match (as with one-hot labels), or if a concrete label is not a class.

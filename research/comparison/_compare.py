@@ -27,17 +27,17 @@ def compare(
     checkpoints: Checkpoints = no_checkpoints,
     **terms: Any,
 ) -> Study:
-    """Compare tuned update rules by how many gradients they need to reach a target.
+    """Compare tuned update rules by the passes over the data needed to reach a target.
 
     The question is which rule is better when all rules are tuned well. A workload is a
-    problem with its data. On each workload, every rule gets the same number of
+    named optimisation problem. On each workload, every rule gets the same number of
     independent searches for good hyper-parameters. (A rule without hyper-parameters to
-    search gets one search.) A search (`tuning.search`) has three parts:
+    search gets one search.) A search proceeds as follows (`tuning.search`):
 
     - It trains with the rule's defaults and with scrambled Sobol points (quasi-random
       points) of the search space.
     - It runs the better points on more seeds.
-    - It tries new points around the best ones.
+    - Then it tries new points around the best ones.
 
     Each search chooses hyper-parameters on its own seeds, the tuning seeds. The choices
     of all searches are run on other seeds, the reporting seeds. On each seed, all rules
@@ -45,8 +45,8 @@ def compare(
 
     The cost of a run is the number of passes over the data until the run reaches the
     target. A pass over n examples is the computation of n gradients, each of one
-    example. If a run misses the target, its cost is 10 `passes`. Here `passes` is the
-    length of a full training, which is the same for all rules (see `Protocol`).
+    example. If a run misses the target, its cost is ten times `passes`. Here `passes`
+    is the length of a full training, which is the same for all rules (see `Protocol`).
 
     Two rules are compared by the ratio of their geometric mean costs. The study gives a
     confidence interval of this ratio. The interval includes the variation between
@@ -188,7 +188,7 @@ def compute_share(
 ) -> None:
     """Measure one share of a comparison that several processes compute.
 
-    Call this function in each process, with its own `part`. The measurements are saved
+    In each process, call this function with another `part`. The measurements are saved
     in `checkpoints`, where `compare` finds them. The pairs (workload, rule) are
     numbered from 0. The share has the pairs with the numbers part, part + parts,
     part + 2 parts, ...

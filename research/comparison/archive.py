@@ -285,10 +285,11 @@ def read_study(path: str | Path) -> SavedStudy:
     Args:
       path: The folder or the file.
     Returns:
-      The `SavedStudy`. Its numbers have the required entries and types. If an estimate
-      has a confidence interval, it lies in this interval. Each verdict ("better",
-      "worse" or "undecided") agrees with its interval. Whether the numbers are true is
-      not checked.
+      The `SavedStudy`. Its numbers have the required entries and types. Each cost,
+      loss, ratio or number of steps lies in its confidence interval. Each verdict
+      ("better", "worse" or "undecided") agrees with the interval of its ratio. If an
+      end of an interval is missing, the interval is not checked. Whether the numbers
+      are true is not checked.
     Raises:
       ValueError: The path does not hold a complete study, or the study has an older or
         newer format than this version reads. The message names the path.

@@ -196,8 +196,8 @@ def check_contender(
 ) -> int:
     """Check a contender by tracing one step of its update rule.
 
-    A contender is an update rule with its search space: a range for each
-    hyper-parameter.
+    A contender is an update rule with the hyper-parameters to search, each with its
+    range.
 
     Args:
       contender: A `Contender`, from `make_contenders`.

@@ -95,8 +95,8 @@ def name_rules(words: Sequence[str]) -> dict[str, str]:
     - otherwise the text after the colon, if there is a colon,
     - otherwise the whole text.
 
-    If several rules then have the same name, those that are defined in a file get a
-    prefix, such as "a:" for the file a.py.
+    If several rules then have the same name, the names of those that are defined in a
+    file get a prefix, such as "a:" for the file a.py.
 
     Args:
       words: One text for each rule, such as v1=FILE.py:NAME.
@@ -132,7 +132,8 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
       words: One text for each rule, such as mine=2.
     Returns:
       {rule: cost of one step}, for the argument `evaluations` of `compare`. The cost is
-      how often a step evaluates the objective on a batch.
+      how often a step evaluates the objective on a batch. The docstring of `compare`
+      says what counts as an evaluation.
     Raises:
       ValueError: A text has the wrong syntax, or two texts have the same rule.
     Example:

@@ -70,23 +70,16 @@ def make_contenders(
         transformation, which has no hyper-parameters to search.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
-        to the space. The default ranges are:
-
-        - For a rule of this package, and for optax's constructor of the same name, the
-          ranges in `SPACES`.
-        - For any other constructor, one range of its first parameter, which is taken as
-          the learning rate. The range is 1e-5 to 10 on a log scale. If the parameter
-          has a positive default outside this range, the range is extended to it.
-
-        The first trial (choice of hyper-parameters) of a search uses the default of
-        each hyper-parameter. The default is the first of these values that exists:
-
-        - the field `default` of your Range;
-        - the field `default` of the Range in `SPACES`;
-        - the default value of the constructor's argument.
-
-        If this value lies outside your Range, or if none of the three exists, the first
-        trial uses the middle of the range.
+        to the space. The default ranges of the rules of this package, and of optax's
+        constructors of the same name, are in `SPACES`. Any other constructor has a
+        default range only for its first parameter, which is taken as the learning rate.
+        This range is 1e-5 to 10 on a log scale. If the parameter has a positive default
+        outside this range, the range is extended to it. The first trial (choice of
+        hyper-parameters) of a search uses the default of each hyper-parameter. The
+        default is the field `default` of your Range. If there is none, it is the field
+        `default` of the Range in `SPACES`, or else the default value of the
+        constructor's argument. If this value lies outside your Range, or if none of the
+        three exists, the first trial uses the middle of the range.
       evaluations: {rule: cost of one step}, for rules whose cost is not 1. `Contender`
         defines the cost.
     Returns:

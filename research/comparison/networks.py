@@ -164,14 +164,14 @@ def compare_networks(
     Schedule-free rules are an exception: their learning rate stays constant after the
     warm-up, and they average their iterates instead.
 
-    A search (`tuning.search`) varies the hyper-parameters of a rule: the peak rate, the
-    share of warm-up and the kind of decay (`network_contenders`). It chooses them by
-    the score on tuning seeds. Every rule gets several independent searches, each with
-    its own trials and seeds. (A rule without hyper-parameters to search gets one
-    search.) The study reports the score on other seeds. It also reports the accuracy on
-    the test part, which is never used for a choice. If a training diverges, its final
-    loss counts as ten times its initial loss. If every training diverges, this is a
-    result and not an error.
+    A search (`tuning.search`) varies the peak rate, the share of warm-up and the kind
+    of decay (`network_contenders`). It chooses the hyper-parameters by the score on
+    tuning seeds. Every rule gets several independent searches, each with its own trials
+    and seeds. (A rule without hyper-parameters to search gets one search.) The study
+    reports the score on other seeds. It also reports the accuracy on the test part,
+    which is never used for a choice. If a training diverges, its final loss counts as
+    ten times its initial loss. If every training diverges, this is a result and not an
+    error.
 
     The baseline is also trained for 0.5, 0.7, 1.4 and 2 times as many steps, with its
     chosen hyper-parameters. These trainings show how many steps the baseline needs for
@@ -183,8 +183,8 @@ def compare_networks(
     - A shorter training of the baseline ends with a loss that is lower by more than
       noise.
 
-    If the final loss of a run is outside the range of the baseline's losses, the run
-    counts as if its loss were at the nearer end of this range. If this holds for more
+    If the final loss of a run is outside the range of the baseline's losses, the ratio
+    uses the number of steps at the nearer end of this range. If this holds for more
     than half of the runs, the answer and the tables say "at most" or "at least". The
     interval of the ratio includes the variation between searches and between seeds. The
     losses of the baseline at the other lengths are treated as exact.
@@ -192,9 +192,9 @@ def compare_networks(
     In each step, a rule receives the gradient, the params, the training loss of the
     batch, the indices of the batch, and `value_fn`, which evaluates the objective on
     training examples. The rule never receives the validation or the test part. If a
-    rule is not from this package and calls `value_fn` in its step, `evaluations` must
-    state the cost of a step. Without this cost, the rule is refused, and the error
-    names the number of these calls.
+    rule is not from this package, and the code of its step calls `value_fn`,
+    `evaluations` must state the cost of a step. Without this cost, the rule is refused,
+    and the error names the number of these calls.
 
     The study cannot detect data that a rule reads in other ways: from a closure (such
     as the validation part), files, global variables, or callbacks to Python. If a rule

@@ -46,7 +46,7 @@ class Protocol(NamedTuple):
         searches together. Search number j = 0, 1, ... uses the seeds
         `tuning_seeds[j::searches]`. No seed is both a tuning seed and a reporting seed.
       tune_on: Part of the data on which a search scores its trials. If `tune_on` is
-        "train", the results are reported on the training part, too, but for the
+        "train", the results are reported on the training part, too, but with the
         reporting seeds. If `tune_on` is "validation", the results are reported on the
         test part, which does not affect the choices.
       target: Share between 0 and 1. A run reaches the target when f - f* is at most
@@ -106,9 +106,9 @@ def make_protocol(
       seeds: Number of reporting seeds, or the seeds themselves. If a number is given,
         the seeds start at 0.
       tuning_seeds: Number of tuning seeds of each search, or a sequence of the seeds of
-        all searches together. If a number is given, the seeds start at 1000. With k
-        searches, search i = 0, 1, ... gets the seeds at the positions i, i + k, i + 2
-        k, ...
+        all searches together. If a number is given, the seeds start at 1000. If there
+        are k searches, search i = 0, 1, ... gets the seeds at the positions i, i + k,
+        i + 2 k, ...
       searches, budget, passes, batch_size, tune_on, target, level, width, search_seed:
         Fields of `Protocol`, which explains them. `searches` is at least 2.
     Returns:

@@ -28,8 +28,8 @@ class SequenceSplit(NamedTuple):
       train_length: Number of steps of each sequence before the padding, in 1..T, shape
         (n,), int32.
       train_y: Label of each sequence, in 0..K-1 for K classes, shape (n,), int32.
-      test_x, test_length, test_y: The same arrays of the test part, with the same T and
-        d.
+      test_x, test_length, test_y: The corresponding arrays of the test part, with the
+        same T and d.
       classes: Names of the K classes; label k has the name classes[k].
     """
 

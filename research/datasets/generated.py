@@ -173,7 +173,7 @@ def linear_problem(
     """Generate regression data whose sample covariance has a given condition number.
 
     The targets are y = x w + c + noise ε with w ~ N(0, I), c ~ N(0, 1) and ε ~ N(0, I).
-    Here w are the weights, c is the intercept and ε are random errors.
+    Here w are the weights, c is the intercept and noise ε are the random errors.
 
     The columns of x are centred and satisfy xᵀx / n = V diag(λ) Vᵀ. Here V is a random
     orthogonal matrix, and λ is a geometric sequence of d numbers from 1 / condition to

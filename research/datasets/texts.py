@@ -40,8 +40,8 @@ class Text(NamedTuple):
       characters: Characters of the text.
       symbols: Distinct characters, sorted.
       tokens: Index of each character in `symbols`, int32, shape (n,) for n characters.
-      claim: True if the text is exactly the data set tiny Shakespeare. Only then can
-        results be compared with published results.
+      claim: True if the text is exactly the data set tiny Shakespeare. Results can
+        then be compared with published results.
     """
 
     name: str

@@ -44,8 +44,8 @@ def forward_gradient(
     But the mean square of the error is (n + 1) / samples times |∇f|², where n is the
     number of entries of x. Even with n samples, the error is about as long as the
     gradient itself. An error of 1 % takes 10,000 (n + 1) samples. In contrast, the
-    function `gradient` has only rounding errors. In reverse mode, it costs as much as a
-    few evaluations of f, whatever n is.
+    result of the function `gradient` has only rounding errors. In reverse mode,
+    `gradient` costs as much as a few evaluations of f, whatever n is.
 
     Use `forward_gradient` to learn why reverse mode matters. Use it also if f has no
     derivative rule for reverse mode, and the exact gradient by n passes of forward mode

@@ -123,8 +123,8 @@ def grid_derivative(
     successive points, with Fornberg's weights. About half of these points lie on each
     side of the point. Near an end of the grid, the first or last order + accuracy
     points are used. If the points are evenly spaced, and order and accuracy are both
-    even numbers, the formula in the interior is symmetric. A symmetric formula gains
-    one power of the spacing, so one point fewer is enough. For example, the second
+    even numbers, the formula in the interior is symmetric. This symmetry gains one
+    power of the spacing, so one point fewer is enough there. For example, the second
     derivative with accuracy 2 uses three points in the interior.
 
     The result is linear in y. The samples y may be a traced JAX array, but x must have

@@ -162,12 +162,10 @@ def total_derivative(
       of shape s, each leaf of a derivative has the shape s + z.shape, where z is the
       corresponding leaf of x.
     Raises:
-      ValueError: One of these conditions holds:
-
-        - An argument of a function is not x, is not a dependency and has no default.
-        - The name of a dependency is the name of x.
-        - A dependency is not used, or the dependencies have a cycle.
-        - f has no arguments, or does not return one array.
+      ValueError: An argument of a function is not x, is not a dependency and has no
+        default. Or the name of a dependency is the name of x. Or a dependency is not
+        used, or the dependencies have a cycle. Or f has no arguments, or does not
+        return one array.
       TypeError: f or a dependency is not callable, or `dependencies` is not a dict from
         names to functions.
       NotInexactError: A leaf of x, of a variable or of the value of f is not floating.

@@ -87,8 +87,8 @@ def implicit_minimum(
     distance from the minimum. There, H may be positive definite although H is singular
     at the minimum, as for x⁴. So each call checks three conditions. If one of them does
     not hold, the call raises SingularHessianError. A call with traced values (under
-    `jax.jit` or `jax.vmap`) cannot raise an error. In such a call, all derivatives are
-    NaN instead.
+    `jax.jit` or `jax.vmap`) cannot raise an error. If a condition does not hold in
+    such a call, all derivatives are NaN instead.
 
     Let x be the end of the search, n the number of its entries, and ε the machine
     epsilon of their dtype. Let v be an eigenvector of H at x with the eigenvalue λ.

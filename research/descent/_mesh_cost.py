@@ -35,10 +35,10 @@ def bytes_per_step(
     - S: the size of the split arrays of params and rule state.
 
     To sum an array of B bytes over the devices, each device receives 2 B (D - 1) / D
-    bytes, as in a ring all-reduce. If exact=True, this does not hold for small arrays.
-    All arrays of the same dtype with fewer than 32,768 entries are then joined to one
-    array. If this joined array still has fewer than 32,768 entries, each device
-    receives the whole array of every other device, which is (D - 1) B bytes.
+    bytes, as in a ring all-reduce. If exact=True, all arrays of the same dtype with
+    fewer than 32,768 entries are first joined to one array. If this joined array of B
+    bytes still has fewer than 32,768 entries, each device receives the whole array of
+    every other device, which is (D - 1) B bytes.
 
     The bytes of a step depend on shard_params and on the rule:
 

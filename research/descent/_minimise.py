@@ -122,12 +122,12 @@ def minimise(
     derivatives with respect to the initial parameters and to the rule's arguments are
     0.
 
-    These derivatives follow from the implicit function theorem at the minimum. The
-    steps are not differentiated, so reverse mode does not store the steps. Let g be the
-    gradient of the objective, H its Hessian, and dg the change of g if these arrays
-    change. The method of conjugate gradients solves H dx = -dg for the change dx of the
-    minimum. If this method fails, for example because H is singular, or if its
-    estimated relative error is above 1e-3, the derivatives are NaN.
+    The derivatives with respect to the arrays follow from the implicit function theorem
+    at the minimum. The steps are not differentiated, so reverse mode does not store the
+    steps. Let g be the gradient of the objective, H its Hessian, and dg the change of g
+    if the arrays change. The method of conjugate gradients solves H dx = -dg for the
+    change dx of the minimum. If this method fails, for example because H is singular,
+    or if its estimated relative error is above 1e-3, the derivatives are NaN.
 
     If the loop ends far from a minimum, the theorem does not hold, and the derivatives
     are wrong. Check the outcome, or use `implicit_minimum`, which also returns the

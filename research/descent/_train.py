@@ -77,7 +77,7 @@ def train(
 ) -> TrainResult:
     """Train one model, with progress reports, checkpoints and resumption.
 
-    The result contains the trained params and the `Info` of every step, such as its
+    The result contains the trained params and, for every step, its `Info` with the
     loss. With the same sampler and key, the batches are the same as in
     `research.descent.run`. The loop over steps is compiled once. A progress report or
     an interruption splits this loop into shorter loops, but the splits do not change
@@ -137,31 +137,25 @@ def train(
       The TrainResult. A training that diverges is not an error. Its first step whose
       loss or update is not finite is recorded as `first_bad_step`.
     Raises:
-      ValueError: One of these:
-
-        - num_epochs or devices is not positive, JAX has fewer devices, or batch_size is
-          not a multiple of the number of devices;
-        - devices is above 1, and either the sampler takes the whole dataset as one
-          batch, or the rule stores data for each example, as SAGA does;
-        - x and y of the dataset differ in length or are empty, or NaN in them makes the
-          objective NaN;
-        - the sampler is made for another number of examples, or it draws an index
-          outside the dataset;
-        - a record of the dataset has changed;
-        - the dataset is Records, but a mesh is given, the sampler takes the whole
-          dataset as one batch, or the rule needs other examples than those of the
-          batch, as SVRG and SAGA do;
-        - both devices and a mesh are given, or the processes of the mesh differ in
-          code, versions or arguments;
-        - evaluate returns other names than at its first call;
-        - the checkpoint belongs to another training. The check compares the data, the
-          initial params, the initial state of the rule, the key, the order of the
-          examples, the number of devices and the settings of the mesh. It also compares
-          the program of a step, and with it the objective, its penalty, and the rule
-          with its schedules and constants, such as momentum, b1 or weight_decay. The
-          program is not compared if the checkpoint is of another version of JAX or
-          jaxlib, or of another kind of device. The code of Python functions that the
-          compiled program calls (callbacks) is not compared.
+      ValueError: num_epochs or devices is not positive, JAX has fewer devices, or
+        batch_size is not a multiple of the number of devices. Or devices is above 1,
+        and either the sampler takes the whole dataset as one batch, or the rule stores
+        data for each example, as SAGA does. Or x and y of the dataset differ in length
+        or are empty, or NaN in them makes the objective NaN. Or the sampler is made for
+        another number of examples, or it draws an index outside the dataset. Or a
+        record of the dataset has changed. Or the dataset is Records, but a mesh is
+        given, the sampler takes the whole dataset as one batch, or the rule needs other
+        examples than those of the batch, as SVRG and SAGA do. Or both devices and a
+        mesh are given, or the processes of the mesh differ in code, versions or
+        arguments. Or evaluate returns other names than at its first call. Or the
+        checkpoint belongs to another training. The check of the checkpoint compares the
+        data, the initial params, the initial state of the rule, the key, the order of
+        the examples, the number of devices and the settings of the mesh. It also
+        compares the program of a step, and with it the objective, its penalty, and the
+        rule with its schedules and constants, such as momentum, b1 or weight_decay. The
+        program is not compared if the checkpoint is of another version of JAX or
+        jaxlib, or of another kind of device. The code of Python functions that the
+        compiled program calls (callbacks) is not compared.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is neither a Batch nor Records nor None, or the key is not
         a JAX key. Also if the objective does not return one real floating number, or

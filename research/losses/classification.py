@@ -30,8 +30,8 @@ def logistic(
 ) -> Float[Array, ""]:
     """Compute the binary cross-entropy of a label y and a logit z.
 
-    The loss is log(1 + exp(z)) - y z. The predicted probability of the label 1 is σ(z)
-    = 1 / (1 + exp(-z)). Labels are 0 or 1, not -1 or +1.
+    The loss is log(1 + exp(z)) - y z. The predicted probability of the label 1 is
+    σ(z) = 1 / (1 + exp(-z)). Labels are 0 or 1, not -1 or +1.
     optax.sigmoid_binary_cross_entropy is the same function, but it broadcasts its
     arguments.
 

@@ -80,17 +80,15 @@ def cnn(
         mode is on, otherwise float32.
     Returns:
       A model. Its apply maps images of shape (..., H, W, C) to (..., num_classes). Its
-      params are a dict with a dict of arrays for each layer, k = 1, 2, ...:
-
-      - "convolution_k" has "weights" of shape (height, width, inputs, outputs) and
-        "bias" of shape (outputs,). Here inputs and outputs are numbers of channels, and
-        outputs is channels[k - 1].
-      - "normalisation_k" has "scale" and "bias", both of shape (channels[k - 1],). It
-        exists only if there is normalisation.
-      - "dense_k" has "weights" of shape (inputs, outputs) and "bias" of shape
-        (outputs,). The inputs of "dense_1" are all entries of an image after the last
-        block. The last dense layer has num_classes outputs. Every other one has
-        hidden[k - 1] outputs.
+      params are a dict with a dict of arrays for each layer. In the names of the
+      layers, k is 1, 2, ... "convolution_k" has "weights" of shape (height, width,
+      inputs, outputs) and "bias" of shape (outputs,). Here inputs and outputs are
+      numbers of channels, and outputs is channels[k - 1]. "normalisation_k" has "scale"
+      and "bias", both of shape (channels[k - 1],). It exists only if there is
+      normalisation. "dense_k" has "weights" of shape (inputs, outputs) and "bias" of
+      shape (outputs,). The inputs of "dense_1" are all entries of an image after the
+      last block. The last dense layer has num_classes outputs. Every other dense layer
+      has hidden[k - 1] outputs.
     Raises:
       ValueError: A number is out of range, a name is unknown, or a layer gets an image
         that is smaller than its filter or pooling window. In apply: the images do not

@@ -63,14 +63,12 @@ def convolution(
       bias: Bias, shape (C_out,).
       stride: Step between patches: a pair (s, t) for height and width, or one number
         for both.
-      padding: Number of zeros around x, in one of four forms:
-
-        - "valid": no zeros.
-        - "same": the output has ceil(H / s) x ceil(W / t) pixels. If an axis needs an
-          odd number of zeros, the extra zero is at the bottom or on the right, as in
-          TensorFlow and Flax.
-        - An integer: the number of zeros on each of the four sides, as in PyTorch.
-        - ((top, bottom), (left, right)): each side has its own number.
+      padding: Number of zeros around x, in one of four forms. "valid" means no zeros.
+        "same" means that the output has ceil(H / s) x ceil(W / t) pixels. If an axis
+        then needs an odd number of zeros, the extra zero is at the bottom or on the
+        right, as in TensorFlow and Flax. An integer is the number of zeros on each of
+        the four sides, as in PyTorch. ((top, bottom), (left, right)) gives each side
+        its own number.
     Returns:
       The output images, shape (..., height, width, C_out) with height = floor((H + top
       + bottom - kernel height) / s) + 1, where top and bottom are the numbers of rows

@@ -98,11 +98,10 @@ def recurrent(
       num_outputs: Number K of outputs.
       cell: Name of the recurrent cell: "vanilla", "gru" or "lstm".
       num_layers: Number of layers.
-      outputs: Which states h_t of the last layer give the predictions:
-
-        - "last": one prediction, from the state at the end of each sequence;
-        - "mean": one prediction, from the mean of the states;
-        - "every": a prediction after each step.
+      outputs: Which states h_t of the last layer give the predictions. "last" means one
+        prediction, from the state at the end of each sequence. "mean" means one
+        prediction, from the mean of the states. "every" means a prediction after each
+        step.
       embedding: Width of the learned vector for each symbol. The vectors are initially
         standard normal. None means that x is floating and is not embedded.
       dropout: Dropout rate between layers and before the output layer. Dropout is

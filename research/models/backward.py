@@ -240,8 +240,8 @@ def mlp_rounding_bound(
 
     - m is n plus the widths of the inputs, of all hidden layers and of the outputs.
     - ε is the machine epsilon.
-    - A is the result of the same chain of sums for other numbers: |δ_K| + 1/n in place
-      of δ_K, and the absolute values of all other numbers.
+    - A is the result of the same chain of sums, with |δ_K| + 1/n in place of δ_K, and
+      with the absolute values in place of all other numbers.
 
     The term 1/n stands for the rounding error of δ_K itself. This error arises when a
     target is subtracted and the difference is divided by n. The term assumes targets of

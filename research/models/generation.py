@@ -41,8 +41,8 @@ def generate(
 
     The token with the index i = 0, 1, ... is drawn with the key fold_in(key, i). So a
     larger num_tokens gives the same first tokens. JAX does not compile the sampling
-    again if only the length T of the prompt, the values of params or the temperature
-    change.
+    again for a prompt of another length T, for other values of params or for another
+    temperature.
 
     Args:
       model: Model that maps integers (..., T) to logits (..., T, V), where V is the

@@ -50,7 +50,7 @@ def from_linen(
     Each random number stream of the module gets its own key, derived from the key of
     apply. The module's `__call__` may have arguments that switch noise: deterministic,
     train, training or is_training. With a key, apply sets deterministic to False, and
-    each of the other three to True. Without a key, apply sets the opposite values. An
+    any of the other three to True. Without a key, apply sets the opposite values. An
     argument that is given in `**arguments` keeps the given value. If `noise` is given,
     apply sets none of these four arguments by itself.
 

@@ -128,9 +128,10 @@ def transformer_decoder(
       tied: If True, the output layer uses the weights of the embedding.
       normalisation: "layer" for `research.models.layer_normalisation`, "rms" for
         `research.models.rms_normalisation`.
-      gated: If True, the network of a block has a gate. Without its biases, it computes
-        (φ(x W_gate) (x W_1)) W_2, where φ is the activation. φ(x W_gate) is multiplied
-        by x W_1 elementwise. With the activation "silu" this is SwiGLU.
+      gated: If True, the network of a block has a gate. Apart from biases, the network
+        then computes (φ(x W_gate) (x W_1)) W_2, where φ is the activation, and
+        φ(x W_gate) is multiplied by x W_1 elementwise. With the activation "silu" this
+        is SwiGLU.
       num_key_value_heads: Number of key heads and of value heads, a divisor of
         num_heads (grouped-query attention). None means num_heads. 1 means multi-query
         attention.
@@ -150,17 +151,11 @@ def transformer_decoder(
       `Sequences` are padded to one length T. The tokens in the padding have no effect
       on the logits before the padding. The logits of the padding have no meaning.
     Raises:
-      ValueError: One of these:
-
-        - a count is not a positive integer;
-        - the width is not divisible by num_heads, or num_heads is not divisible by
-          num_key_value_heads;
-        - positions is "rotary" and width / num_heads is odd;
-        - dropout is not in [0, 1);
-        - logit_softcap or rotary_base is not positive;
-        - a name is unknown.
-
-        The apply of the model raises ValueError if T is not in 1..context, a length of
+      ValueError: A count is not a positive integer, dropout is not in [0, 1),
+        logit_softcap or rotary_base is not positive, or a name is unknown. Or the width
+        is not divisible by num_heads, or num_heads is not divisible by
+        num_key_value_heads. Or positions is "rotary", and width / num_heads is odd. The
+        apply of the model raises ValueError if T is not in 1..context, a length of
         `Sequences` is not in 1..T, or a token is not in 0..V - 1. Under jit, lengths
         and tokens are not checked.
       TypeError: dtype is not floating. The apply of the model raises TypeError if the

@@ -55,7 +55,7 @@ def block(
     With the activation "silu", this gated network is SwiGLU.
 
     Args:
-      params: Dict of dicts of arrays. With the shapes of the arrays, it is
+      params: Nested dict of arrays. With the shapes of the arrays, it is
         {"normalisation_1": {"scale": (width,), "bias": (width,)}, "attention": as in
         `attention`, "normalisation_2": as "normalisation_1", "dense_1": {"weights":
         (width, hidden), "bias": (hidden,)}, "dense_2": {"weights": (hidden, width),

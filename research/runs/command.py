@@ -126,7 +126,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
-    """Write seeds as a text such as "0..2,7", which `parse_seeds` reads.
+    """Return the text, such as "0..2,7", that `parse_seeds` turns into these seeds.
 
     Example:
       >>> seeds_text((0, 1, 2, 7, 9, 8))

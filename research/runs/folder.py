@@ -160,10 +160,11 @@ def open_run(
       results: Folder of all results.
       fresh: If True, start from the beginning, even if the folder has checkpoints or a
         result.
-      width: Number of runs that one compiled program computes together, for the
-        manifest. None means that each run is computed alone.
-      code: Files of the experiment itself. The manifest has a digest of the code, which
-        includes these files.
+      width: Number of runs that one compiled program computes together. The bits of
+        each run depend on this number, so it is written to the manifest. None means
+        that each run is computed alone.
+      code: Files of the experiment itself, which lie outside this package. The manifest
+        has one digest of these files and of the files of this package.
       command: Command that reproduces the run. None means the command line of the
         experiment with this config.
     Raises:

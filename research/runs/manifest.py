@@ -36,7 +36,7 @@ SHAPE = ORIGIN | {"experiment": str, "id": str, "status": str, "digests?": {str:
 def read_manifest(path: str | Path) -> dict[str, Any]:
     """Read the manifest of a run folder.
 
-    The manifest is the file manifest.json. The result is its content, a dict: the
+    The manifest is the file manifest.json. The result is its content, a dict with the
     experiment, the id, the config, the environment and the status of the run, and the
     command that reproduces the run. `path` is the path of the folder.
 

@@ -30,8 +30,8 @@ def write_step_metrics(
     - The metrics of this step from `steps`, such as the loss.
     - The evaluations of the parameters, only in the first row of each epoch.
 
-    If there are evaluations, one more row has the evaluations of the final parameters,
-    without metrics of a step.
+    If there are evaluations, a last row has the evaluations of the final parameters,
+    but no metrics of a step.
 
     If a value was not measured, its field in a .csv file is empty, and its name is
     missing in a .jsonl file. NaN is written as {"$float": "nan"} in a .jsonl file,
@@ -41,9 +41,9 @@ def write_step_metrics(
       path: Path of the file, which ends in .csv or .jsonl.
       steps: `TrainResult.steps`, or arrays by name, each of shape (num_epochs,
         num_batches), where num_batches is the number of steps in an epoch.
-      evaluations: `TrainResult.evaluations`: arrays by name of shape (num_epochs + 1,).
-        They hold the values before the first epoch and after each epoch. None means
-        that there are no evaluations.
+      evaluations: `TrainResult.evaluations`: arrays by name, each of shape (num_epochs
+        + 1,). They hold the values before the first epoch and after each epoch. None
+        means that there are no evaluations.
     Raises:
       ValueError: The file has another suffix, a shape is wrong, or a name is used
         twice.
@@ -89,9 +89,9 @@ def write_tensorboard(
       folder: Folder of the log. Each call adds a file to the folder.
       steps: `TrainResult.steps`, or arrays by name, each of shape (num_epochs,
         num_batches), where num_batches is the number of steps in an epoch.
-      evaluations: `TrainResult.evaluations`: arrays by name of shape (num_epochs + 1,).
-        They hold the values before the first epoch and after each epoch. None means
-        that there are no evaluations.
+      evaluations: `TrainResult.evaluations`: arrays by name, each of shape (num_epochs
+        + 1,). They hold the values before the first epoch and after each epoch. None
+        means that there are no evaluations.
     Raises:
       ImportError: The package tensorboardX is not installed. The extra `tensorboard`
         installs it.

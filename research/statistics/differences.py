@@ -26,8 +26,8 @@ from research.statistics.scores import Scores, checked
 class Difference(NamedTuple):
     """The difference between two rules on one workload.
 
-    A workload is an optimisation problem. The two rules are called mine and other. A
-    trial is a choice of hyper-parameters. For each rule, one trial is chosen on the
+    A workload is a named optimisation problem. The two rules are called mine and other.
+    A trial is a choice of hyper-parameters. For each rule, one trial is chosen on the
     tuning seeds, and the cost of this trial is reported on the reporting seeds.
 
     Attributes:
@@ -44,16 +44,14 @@ class Difference(NamedTuple):
       more_seeds: Number of additional reporting seeds that the study needs to detect a
         difference of 10 % between the costs of the chosen trials with probability 0.8
         (power). A difference is detected if the interval of the ratio excludes 1. The
-        number is 0 if the study has enough seeds. It is -1 in two cases:
-
-        - No number of reporting seeds suffices, because the choice of the trial alone
-          makes the ratio too uncertain to detect 10 %. Then more tuning seeds help.
-        - A rule did not reach the target in the study, or only one of the two rules
-          reached the target in a bootstrap replicate (a resample of the seeds).
-
-        The number is estimated from the variance in the study. With 20 seeds, the
-        standard error of this variance is a third of the variance. If the choice of the
-        trial is uncertain, the number is too small: in simulations with this number of
+        number is 0 if the study has enough seeds. It is -1 if no number of reporting
+        seeds suffices, because the choice of the trial alone makes the ratio too
+        uncertain to detect 10 %. Then more tuning seeds help. The number is also -1 if
+        a rule did not reach the target in the study, or if only one of the two rules
+        reached the target in a bootstrap replicate (a resample of the seeds). The
+        number is estimated from the variance in the study. With 20 seeds, the standard
+        error of this variance is a third of the variance. If the choice of the trial is
+        uncertain, the number is too small: in simulations with this number of
         additional seeds, the power was 0.6 instead of 0.8.
     """
 

@@ -12,10 +12,10 @@ def performance_profile(
 ) -> Float[np.ndarray, "rules factors"]:
     """Return the share of workloads on which each rule is within a factor of the best.
 
-    A workload is an optimisation problem. The cost of an update rule on a workload is
-    what the rule needs to reach a target, for example a number of passes. The share of
-    a rule at a factor is the share of workloads on which the rule's cost is at most the
-    factor times the lowest cost of all rules.
+    A workload is a named optimisation problem. The cost of an update rule on a workload
+    is what the rule needs to reach a target, for example a number of passes. The share
+    of a rule at a factor is the share of workloads on which the rule's cost is at most
+    the factor times the lowest cost of all rules.
 
     At factor 1, this is the share of workloads on which the rule has the lowest cost,
     alone or together with other rules. As the factor grows, the share of the rule rises

@@ -11,7 +11,7 @@ from research.checks import check_numbers, check_real, shown
 class Scores(NamedTuple):
     """Scores of all trials of one rule on one workload.
 
-    A workload is an optimisation problem. A trial is a choice of hyper-parameters.
+    A workload is a named optimisation problem. A trial is a choice of hyper-parameters.
     Trial 0 is the rule's defaults. A trial is chosen on the tuning seeds, and its cost
     is reported on the reporting seeds. There are t trials, m tuning seeds and n
     reporting seeds.
@@ -20,7 +20,8 @@ class Scores(NamedTuple):
       tuning: Scores by which a trial is chosen, finite, shape (t, m). A lower score is
         better.
       costs: Passes over the data until the target was reached, for each trial and each
-        reporting seed, shape (t, n). inf for a run that did not reach the target.
+        reporting seed, shape (t, n). The cost is inf for a run that did not reach the
+        target.
       budget: Passes after which a run was stopped. A larger cost counts as a run that
         did not reach the target.
     """

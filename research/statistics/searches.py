@@ -37,8 +37,8 @@ class SearchedDifference(NamedTuple):
     """The difference between two rules that were tuned by independent searches.
 
     The two rules are called mine and the other. Each search chooses hyper-parameters
-    for one rule on one workload (an optimisation problem). These hyper-parameters are
-    then run on several seeds.
+    for one rule on one workload (a named optimisation problem). These hyper-parameters
+    are then run on several seeds.
 
     Attributes:
       ratio: Cost of mine divided by the cost of the other. The cost of a rule is the
@@ -117,17 +117,19 @@ def searched_difference(
 
     - var is the sample variance over the seeds s or over the searches j.
     - Σ is the sum over the two rules.
-    - m_j is the mean log cost of search j over the seeds.
+    - m_j is, for each rule, the mean log cost of search j over the seeds.
     - R is the sum of the squares of the rule's residuals, divided by (J - 1) (n - 1).
-      The residuals are those of the model log cost = rule + search + seed + residual.
+      The residuals are those of the model of one workload: log cost = rule + search +
+      seed + residual.
 
     For an interval with the level c, t is the (1 + c) / 2 quantile of Student's t
     distribution. Satterthwaite's formula gives the degrees of freedom of this
     distribution. They are at least the smallest of these numbers: n - 1, and J - 1 for
     each rule whose term in Σ is not 0.
 
-    With W workloads (optimisation problems), d_s is first averaged over the workloads.
-    The sum Σ is then over both rules and all workloads, and is divided by W².
+    With W workloads (named optimisation problems), d_s is first averaged over the
+    workloads. The sum Σ is then over both rules and all workloads, and is divided by
+    W².
 
     The half width of the interval is at least `resolution`. The default is log 1.02,
     because searches do not resolve smaller differences: a search ends its refinement
@@ -201,8 +203,8 @@ def searched_difference(
 class SearchedCost(NamedTuple):
     """The cost of one rule on one workload, over independent searches.
 
-    A workload is an optimisation problem. Each search chooses hyper-parameters for the
-    rule. These are then run on several seeds.
+    A workload is a named optimisation problem. Each search chooses hyper-parameters for
+    the rule. These hyper-parameters are then run on several seeds.
 
     Attributes:
       cost: Geometric mean of the cost over searches and seeds. In a study on networks,

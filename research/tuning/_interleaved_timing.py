@@ -20,11 +20,11 @@ TRIALS = 5  # Trial calls; the fastest one determines the number of repetitions.
 def interleaved_timing(
     calls: Sequence[Callable[[], Any]], repeats: int
 ) -> Float[np.ndarray, "repeats calls"]:
-    """Time several calls in turns, so that other load slows them about equally.
+    """Time several calls in rounds, so that other load slows them about equally.
 
     Each call first runs five times, so that compilation is not measured. Then there are
-    `repeats` rounds. Each round takes one sample of each call, in reversed order in
-    every second round.
+    `repeats` rounds. Each round takes one sample of each call. In every second round,
+    the order of the calls is reversed.
 
     To compare two calls, divide one column of the result by the other, and take the
     median of these ratios. Other load on the machine slows both calls about equally, so

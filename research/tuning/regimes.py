@@ -41,7 +41,7 @@ class Regime(NamedTuple):
     def make_rule(
         self, rule: Callable[[Any], optax.GradientTransformation], n: int
     ) -> Callable:
-        """Return a function from a learning rate to the update rule of this regime.
+        """Return a function from a learning rate to a rule whose rate may decay.
 
         The argument `rule` is a function that takes a learning rate or a schedule, and
         returns an update rule. n is the number of training examples. If `decaying` is

@@ -422,13 +422,13 @@ def _value(
 
 
 def parse_range(text: str) -> Range:
-    """Parse a hyper-parameter's range, such as "1e-4..10" or "0.5..0.999 one_minus".
+    """Parse a range of a command line, such as "1e-4..10" or "0.5..0.999 one_minus".
 
-    The text consists of the two ends, the scale and a default value, as in "1e-4..10
-    log default=0.1". The scale and the default value may be left out. The scale is log,
-    linear, or one_minus, which is logarithmic in 1 - value. If the text has no scale,
-    the scale is log. This function does not check the ends and the scale. `check_space`
-    checks them.
+    The text is the range of a hyper-parameter. It consists of the two ends, the scale
+    and a default value, as in "1e-4..10 log default=0.1". The scale and the default
+    value may be left out. The scale is log, linear, or one_minus, which is logarithmic
+    in 1 - value. If the text has no scale, the scale is log. This function does not
+    check the ends and the scale. `check_space` checks them.
 
     Raises:
       ValueError: The text does not have this syntax.

@@ -30,7 +30,7 @@ class Timing(NamedTuple):
 
     A call of the compiled program runs the training once. After a first call, five more
     calls follow. The seconds of each of these five calls are divided by the number of
-    epochs. All fields are floats.
+    epochs, which gives five quotients. All fields are floats.
 
     Attributes:
       compile_seconds: Seconds of the compilation.

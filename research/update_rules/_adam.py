@@ -232,12 +232,10 @@ def amsgrad(
     Adam(amsgrad=True) takes the maximum of the uncorrected v_t and then corrects this
     maximum. To follow torch, set correct_before_max=False.
 
-    The two orders differ most if the first gradient g_1 is large:
-
-    - With correct_before_max=True, n_t stays at v̂_1 = g_1² as long as no later v̂_t is
-      larger.
-    - With correct_before_max=False, (1 - β2) g_1² / (1 - β2^t) takes the place of n_t
-      as long as no later v_t is larger than v_1. This quotient falls with t.
+    The two orders differ most if the first gradient g_1 is large. With
+    correct_before_max=True, n_t stays at v̂_1 = g_1² as long as no later v̂_t is larger.
+    With correct_before_max=False, (1 - β2) g_1² / (1 - β2^t) takes the place of n_t as
+    long as no later v_t is larger than v_1. This quotient falls with t.
 
     Use it where Adam does not converge although η_t falls. Adam's v̂_t forgets a large,
     rare gradient after some time. The maximum does not. Where Adam converges, do not

@@ -272,7 +272,7 @@ def laprop(
     weight_decay: Scalar = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Step along a moving average of gradients that are first divided as in Adam.
+    """Step along a moving average of gradients, each divided by Adam's root √v̂_t.
 
     m_t = β1 m_(t-1) + (1 - β1) g_t / (√v̂_t + ε),
     u_t = -η_t (m_t / (1 - β1^t) + λ x_t), where u_t is the update, g_t the gradient,
@@ -280,8 +280,8 @@ def laprop(
     the squared gradients, with bias correction, as in `adam`. λ is weight_decay.
 
     Adam divides the average of all gradients by √v̂_t of the present step. LaProp
-    divides each gradient by √v̂_t of the step in which this gradient was computed.
-    Whatever β1 is, no quotient exceeds 1 / √(1 - β2).
+    divides each gradient by √v̂_t of the step in which this gradient was computed. So
+    no quotient exceeds 1 / √(1 - β2), whatever β1 is.
 
     If λ = 0 and the rate is constant, the authors' code and timm's LaProp are the same
     as this rule. If λ is not 0, both multiply the params after the step by a factor:

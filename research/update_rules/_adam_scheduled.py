@@ -72,13 +72,15 @@ def nadam(
     gradient g_(t+1), which is not yet known, so g_t replaces g_(t+1). The argument
     momentum_schedule chooses the momenta μ_t:
 
-    - "constant", as in optax.nadam: μ_t = β1.
-    - "paper": μ_t = β1 (1 - ½ 0.96^(t ψ)) with ψ = momentum_decay. The average also
-      uses μ_t: m_t = μ_t m_(t-1) + (1 - μ_t) g_t. v̂_t is β2 v_t / (1 - β2^t), where
-      v_t is the average of the squares without bias correction. Adam's v̂_t does not
-      have the factor β2.
-    - "torch", as in torch.optim.NAdam: μ_t is that of "paper", and m_t and v̂_t are
-      those of Adam.
+    "constant", as in optax.nadam: μ_t = β1.
+
+    "paper": μ_t = β1 (1 - ½ 0.96^(t ψ)) with ψ = momentum_decay. The average of the
+    gradients also uses μ_t: m_t = μ_t m_(t-1) + (1 - μ_t) g_t. v̂_t is β2 v_t / (1 -
+    β2^t), where v_t is the average of the squares without bias correction. Adam's v̂_t
+    does not have the factor β2.
+
+    "torch", as in torch.optim.NAdam: μ_t is that of "paper", and m_t and v̂_t are those
+    of Adam.
 
     With "paper" and "torch", μ_1 is about β1 / 2, instead of β1. With the default b1,
     the absolute value of each entry of the first step is 1.47 η with "constant", 1.06 η
@@ -257,25 +259,23 @@ def radam(
     m̂_t and v̂_t are the averages of the gradients and of their squares, with bias
     correction, as in `adam`. RAdam treats v̂_t as a mean of the squares of ρ_t
     gradients. This number is ρ_t = ρ - 2 t β2^t / (1 - β2^t) with ρ = 2 / (1 - β2) - 1,
-    where t is the number of the step, counted from 1. The update is u_t, and η_t is the
-    learning rate:
+    where t is the number of the step, counted from 1.
 
-    - While ρ_t is below the argument threshold, u_t = -η_t m̂_t.
-    - Afterwards, u_t = -η_t r_t m̂_t / (√(v̂_t + ε_root) + ε), with the factor r_t² =
-      (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
+    While ρ_t is below the argument threshold, the update is u_t = -η_t m̂_t, where η_t
+    is the learning rate. Afterwards, u_t = -η_t r_t m̂_t / (√(v̂_t + ε_root) + ε), with
+    r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
 
     With the defaults, the first five updates are -η_t m̂_t. r_t is 0.026 at the sixth
     step and then grows towards 1.
 
-    The defaults are those of optax.radam. Other versions differ:
+    The defaults are those of optax.radam. torch adds ε before the bias correction: its
+    update is -η_t r_t m̂_t √(1 - β2^t) / (√v_t + ε), where v_t is the average of the
+    squares without correction. To follow torch, set eps_before_correction=True.
 
-    - torch adds ε before the bias correction: its update is -η_t r_t m̂_t √(1 - β2^t) /
-      (√v_t + ε), where v_t is the average without correction. To follow torch, set
-      eps_before_correction=True.
-    - The paper has no ε, and its threshold is 4.
-    - The code of the paper's authors has the threshold 5, and also adds ε before the
-      bias correction. By default (degenerated_to_sgd=False), it does not move the
-      params while ρ_t is below the threshold.
+    The paper has no ε, and its threshold is 4. The code of the paper's authors has the
+    threshold 5, and also adds ε before the bias correction. By default
+    (degenerated_to_sgd=False), this code does not move the params while ρ_t is below
+    the threshold.
 
     optax computes ρ_6 as the difference 1999 - 1993, which is about 6. If float64 is
     off, the relative error of optax's sixth step is therefore about 1 %. Here this

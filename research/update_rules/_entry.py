@@ -11,13 +11,11 @@ class Range(NamedTuple):
 
     Attributes:
       low, high: Ends of the range, low < high.
-      scale: Name of the scale on which the search spreads its values x evenly:
-
-        - "log" spreads log x evenly. Use it for rates, with low > 0.
-        - "linear" spreads x itself evenly.
-        - "one_minus" spreads log(1 - x) evenly, so the search tries as many values
-          between 0.9 and 0.99 as between 0 and 0.9. Use it for momenta, with 0 <= low
-          and high < 1.
+      scale: Name of the scale on which the search spreads its values x evenly. "log"
+        spreads log x evenly. Use it for rates, with low > 0. "linear" spreads x itself
+        evenly. "one_minus" spreads log(1 - x) evenly, so the search tries as many
+        values between 0.9 and 0.99 as between 0 and 0.9. Use it for momenta, with
+        0 <= low and high < 1.
       default: Value that the search tries first, between low and high. None means the
         middle of the range on the scale.
     """
@@ -48,7 +46,7 @@ class RuleEntry(NamedTuple):
       aliases: Names of the rule in other libraries, in lower case.
       needs: Input that the rule needs besides the gradient and the objective, in its
         constructor or in a step, for example "residuals". "" if the rule needs nothing
-        else. The rules with "" are in the dict `UPDATE_RULES`.
+        else. The dict `UPDATE_RULES` has exactly the rules with "".
     """
 
     constructor: Callable[..., optax.GradientTransformation]

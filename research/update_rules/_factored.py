@@ -355,8 +355,8 @@ def sm3(
 
     s_t = min(r_(t-1), c_(t-1)) + g_t²,
     m_t = μ m_(t-1) + (1 - μ) g_t / √(s_t + ε),
-    u_t = -η_t m_t, where g_t is an entry of the gradient, u_t its update, η_t the
-    learning rate and μ the momentum.
+    u_t = -η_t m_t, where g_t is an entry of the gradient, u_t the same entry of the
+    update, η_t the learning rate and μ the momentum.
 
     Here r is the number stored for the row of the entry, and c the number stored for
     its column. Both are 0 at the start. Then r_t is the largest s_t in the row, and c_t

@@ -45,8 +45,9 @@ def gradient_descent(
     examples from which g_t is computed.
 
     Use it as the baseline, and on well-conditioned problems. Let κ be the ratio of the
-    largest to the smallest curvature of a quadratic. With the best rate, the number of
-    steps that multiply the distance to the minimum by ε < 1 grows like κ log(1 / ε).
+    largest to the smallest curvature of a quadratic. Let N be the number of steps after
+    which the distance to the minimum is ε times its first value. With the best rate, N
+    grows like κ log(1 / ε).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -100,15 +101,13 @@ def heavy_ball(
     rate. In the other two formulas, each gradient keeps the rate of its own step.
 
     Use it on ill-conditioned problems. Let κ be the ratio of the largest to the
-    smallest curvature near a minimum. With the best η and μ, the number of steps that
-    multiply the distance to the minimum by ε < 1 grows like √κ log(1 / ε).
-    `research.update_rules._tuning.heavy_ball_constants` computes these η and μ. Far
-    from a minimum, where the function is not nearly quadratic, the params may cycle for
-    ever.
-
-    Noise in the gradients moves the params around a minimum. Momentum does not reduce
-    this motion. For small η, the motion is about as large as that of gradient descent
-    with the larger rate η / (1 - μ).
+    smallest curvature near a minimum. Let N be the number of steps after which the
+    distance to the minimum is ε times its first value. With the best η and μ, N grows
+    like √κ log(1 / ε). `research.update_rules._tuning.heavy_ball_constants` computes
+    these η and μ. Far from a minimum, where the function is not nearly quadratic, the
+    params may cycle for ever. Noise in the gradients moves the params around a minimum.
+    Momentum does not reduce this motion. For small η, the motion is about as large as
+    that of gradient descent with the larger rate η / (1 - μ).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -151,14 +150,7 @@ def nesterov(
     y_t, so the gradient is taken at the params (Bengio et al.). With a constant rate
     the two forms agree.
 
-    Use it where the heavy ball would overshoot. For convex functions with a Lipschitz
-    gradient, Nesterov's rule is proved to converge if the rate is small enough. A
-    constant μ suits strongly convex functions (`nesterov_constants` in
-    `research.update_rules._tuning` computes this μ).
-
-    In Nesterov's paper (1983), μ grows towards 1 with t. For such a growing μ, pass a
-    schedule such as `nesterov_momentum`, also in `research.update_rules._tuning`. With
-    a schedule, the formulas are
+    The momentum may also be a schedule t -> μ_t. The formulas are then:
 
     m_t = μ_(t-1) m_(t-1) + g_t,
     u_t = -η_t (g_t + μ_t m_t).
@@ -166,6 +158,13 @@ def nesterov(
     In these two formulas t is counted from 0, the first momentum is μ_0, and m_(-1) is
     0. The momentum μ_t in u_t thus also multiplies m_t in the next step. optax and
     torch do not accept such a schedule.
+
+    Use it where the heavy ball would overshoot. For convex functions with a Lipschitz
+    gradient, Nesterov's rule is proved to converge if the rate is small enough. A
+    constant μ suits strongly convex functions (`nesterov_constants` in
+    `research.update_rules._tuning` computes this μ). In Nesterov's paper (1983), μ
+    grows towards 1 with t. For such a growing μ, pass a schedule such as
+    `nesterov_momentum`, also in `research.update_rules._tuning`.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

@@ -59,7 +59,7 @@ def backtracking_descent(
 
     u_t is the update, a_t the step size and g_t the gradient at step t. The search
     tries the step sizes b_t, ρ b_t, ρ² b_t, ... one after another. They are called
-    trials. The step size a_t is the first trial with
+    trials. The step size a_t is the first trial that satisfies this inequality:
 
     f(x_t - a_t g_t) <= f(x_t) - c a_t |g_t|².
 

@@ -865,7 +865,8 @@ def hyperball(
     If D_t is 0, the matrix is not changed. A matrix that starts at 0 has no norm to
     keep, so it takes the step of the inner rule. For a matrix that keeps its norm,
     weight decay in the inner rule only changes the direction D_t. The norms |X_0| and
-    |D_t| are computed in at least float32, and must be in the range of their dtype.
+    |D_t| must be in the range of the dtype in which they are computed (at least
+    float32).
 
     If AdamW has the rate η_A and the decay λ, Wen et al. replace it by this rule with η
     = √(η_A λ). In the long run, the weights then turn about as fast as with AdamW.

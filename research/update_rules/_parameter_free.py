@@ -1081,8 +1081,8 @@ def momo_adam(
     u_t = (x_t - τ_t m_t / D_t) / a - x_t.
 
     If m_t = 0, then τ_t = 0. With adapt_lower_bound=True, f* is estimated by the
-    formulas of `momo`, with three replacements: c_t f* for f*, c_t lower_bound for
-    lower_bound, and p_t for |m_t|².
+    formulas of `momo`, with c_t f* in place of f*, c_t lower_bound in place of
+    lower_bound, and p_t in place of |m_t|².
 
     optax.contrib.momo_adam differs in two ways. It sets τ_t = 0 if p_t <= 2.2e-16. With
     weight decay, it divides only x_t by a, not the step. In the authors' package, the

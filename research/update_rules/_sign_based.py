@@ -55,11 +55,11 @@ def lion(
     and here, 0 in timm. torch does not have Lion.
 
     Use it on large networks and large batches. Apart from the decay, every entry moves
-    by η, however small its gradient is. (If the sign in u_t is 0, the entry does not
-    move.) Take a value of η that is 3 to 10 times smaller than for AdamW, and a value
-    of λ that is larger by the same factor. Lion keeps one array per leaf, and Adam
-    keeps two. With a constant η, the params generally do not converge, because the size
-    of the steps does not shrink.
+    by η, however small its gradient is. (If the sign in u_t is 0, only the decay moves
+    the entry.) Take a value of η that is 3 to 10 times smaller than for AdamW, and a
+    value of λ that is larger by the same factor. Lion keeps one array per leaf, and
+    Adam keeps two. With a constant η, the params generally do not converge, because the
+    size of the steps does not shrink.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a

@@ -149,12 +149,14 @@ def add_decayed_weights(
     """Add weight decay to the incoming direction d_t: d_t <- d_t + λ x_t.
 
     x_t are the params, and λ is weight_decay. The kind of decay depends on the place of
-    this transformation in a chain:
+    this transformation in a chain.
 
-    - Before a rule, the decay is coupled: λ x_t is part of the gradient that the rule
-      gets, as with torch's `weight_decay` in SGD and Adam.
-    - After a transformation that computes the direction of an adaptive rule, and before
-      `descend`, which multiplies by -η, the decay is decoupled, as in `adamw`.
+    If the transformation is chained before a rule, the decay is coupled: λ x_t is part
+    of the gradient that the rule gets, as with torch's `weight_decay` in SGD and Adam.
+
+    The decay is decoupled, as in `adamw`, if a chain has this order: first a
+    transformation that computes the direction of an adaptive rule, then this
+    transformation, and then `descend`, which multiplies by -η.
 
     optax.add_decayed_weights is the same, and also accepts a schedule for λ.
 

@@ -57,7 +57,7 @@ def lars(
     nesterov: bool = False,
     separate_norms: bool = True,
 ) -> optax.GradientTransformation:
-    """Scale each gradient to a multiple of the norm of its params, and add momentum.
+    """Scale each leaf's gradient to a multiple of its params' norm, then add momentum.
 
     u_t = μ u_(t-1) - η_t r_t (g_t + λ x_t), with r_t = c |x_t| / (|g_t| + λ |x_t| + ε),
     for each leaf, from u_0 = 0.
@@ -70,14 +70,13 @@ def lars(
 
     The paper, timm's Lars and NVIDIA's LARC divide by the sum of two norms, as here.
     optax.lars divides by |g_t + λ x_t| + ε (separate_norms=False). Without weight
-    decay, the two divisors are equal. torch does not have LARS. timm's Lars differs in
-    three ways:
+    decay, the two divisors are equal. torch does not have LARS.
 
-    - With its defaults, timm does not use the ratio for leaves without decay.
-    - If g_t is 0, the ratio of timm is 1, even with decay. Here the formula of r_t
-      still holds if g_t is 0 and λ |x_t| is not 0.
-    - Under a schedule, timm multiplies all terms of the momentum by the rate of the
-      present step. Here each term keeps the rate of its own step.
+    timm's Lars differs in three ways. With its defaults, timm does not use the ratio
+    for leaves without decay. If g_t is 0, the ratio of timm is 1, even with decay. Here
+    the formula of r_t still holds if g_t is 0 and λ |x_t| is not 0. Under a schedule,
+    timm multiplies all terms of the momentum by the rate of the present step. Here each
+    term keeps the rate of its own step.
 
     Use it for large batches on convolutional networks, with warm-up. Leave biases and
     scales of normalisations out of the decay and of the ratio, as the paper does.
@@ -208,15 +207,15 @@ def novograd(
 
     g_t is the gradient of a leaf, x_t its params, u_t its update and η_t the learning
     rate. |g_t| is the Euclidean norm of this gradient, so v_t is one number per leaf.
-    optax.novograd is the same. torch does not have the rule. Other versions differ:
 
-    - The paper's algorithm 1 has no ε_root.
-    - The authors' code has its ε inside the root.
-    - timm's NvNovoGrad has other defaults: β1 = 0.95, β2 = 0.98 and ε = 1e-8. With
-      grad_averaging=True, timm multiplies the new terms of m_t by 1 - β1.
-    - If the first gradients of a leaf are exactly 0, timm and the authors' code start
-      v_t at the first gradient that is not 0. Here v_1 is 0, and that later gradient
-      has the weight 1 - β2.
+    optax.novograd is the same. torch does not have the rule. The paper's algorithm 1
+    has no ε_root. The authors' code has its ε inside the root. timm's NvNovoGrad is the
+    same rule with other defaults: β1 = 0.95, β2 = 0.98 and ε = 1e-8. With
+    grad_averaging=True, timm multiplies the new terms of m_t by 1 - β1.
+
+    If the first gradients of a leaf are exactly 0, timm and the authors' code start v_t
+    at the first gradient that is not 0. Here v_1 is 0, and that later gradient has the
+    weight 1 - β2.
 
     Use it in place of Adam for convolutional and speech networks. The rule stores one
     number per leaf for the second moment, so its state needs half of the memory of

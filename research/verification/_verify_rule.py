@@ -123,7 +123,7 @@ def verify_rule(
     - sparse gradients;
     - gradients with entries of sizes from e^-30 to e^30;
     - gradients that are 0;
-    - gradients of which one has an entry that is NaN.
+    - gradients of which a single entry is NaN.
 
     The deviation on a problem is the largest difference between the two trajectories,
     as `research.verification.walks.distance` defines it. If the params of the rule

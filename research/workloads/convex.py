@@ -79,11 +79,10 @@ def regression_workload(
 ) -> Workload:
     """Make a workload from your own data: linear, logistic or softmax regression.
 
-    A workload is an optimisation problem with its data and its optimum. The objective
-    is the mean loss plus penalty / 2 |w|², where w are the weights without the
-    intercept. The loss is half the squared error for "linear", and the cross entropy
-    otherwise. The optimum is computed by the same solvers as for the named regressions
-    of `make_workload`.
+    A workload is a named optimisation problem. The objective is the mean loss plus
+    penalty / 2 |w|², where w are the weights without the intercept. The loss is half
+    the squared error for "linear", and the cross entropy otherwise. The optimum is
+    computed by the same solvers as for the named regressions of `make_workload`.
 
     Args:
       name: Name of the workload in tables and files.

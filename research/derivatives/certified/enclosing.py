@@ -122,10 +122,10 @@ def derivative_enclosure(
     order is a number. If low has axes, order 1 is the gradient and order 2 the Hessian.
     If `smooth` is True in the result, the derivative exists everywhere in the box.
 
-    JAX differentiates f by its own derivative rules. For some functions, JAX's
-    derivative might differ from the derivative of the values of f. So an error is
-    raised if f uses `stop_gradient`, a derivative rule of the user (`jax.custom_jvp`,
-    `jax.custom_vjp`) or an iterative linear solver.
+    The derivative is the one that JAX forms from the program of f by JAX's own rules.
+    It might differ from the derivative of the values of f if f uses `stop_gradient`, a
+    derivative rule of the user (`jax.custom_jvp`, `jax.custom_vjp`) or an iterative
+    linear solver. In these cases an error is raised.
 
     Args:
       f: Function of one array of floats that returns one number.

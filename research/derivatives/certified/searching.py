@@ -176,10 +176,10 @@ def certified_roots(
       f: Function that JAX can trace. It takes an array of shape (n,) and returns an
         array of shape (n,).
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops. All boxes for which nothing is proved
-        by then are undecided. If the time ends during an evaluation of f or its
-        Jacobian, the search first waits for the end of this evaluation. One evaluation
-        covers at most 256 boxes. The search also stops if more than 20,000 boxes are
+      seconds: Time after which the search stops. If the time ends during an evaluation
+        of f or its Jacobian, the search first waits for the end of this evaluation. One
+        evaluation covers at most 256 boxes. All boxes for which nothing is proved by
+        then are undecided. The search also stops if more than 20,000 boxes are
         undecided.
     Returns:
       The `Roots`.
@@ -187,8 +187,8 @@ def certified_roots(
       ValueError: bounds has a wrong shape, is not finite, or low >= high; seconds is
         negative; or f does not return an array of shape (n,).
       UnsupportedPrimitiveError: f uses `stop_gradient`, a derivative rule of the user
-        (`jax.custom_jvp`, `jax.custom_vjp`), or an operation whose values over a box
-        cannot be bounded.
+        (`jax.custom_jvp`, `jax.custom_vjp`), or an operation without a rule for bounds
+        of its values over a box.
     References:
       Neumaier, Interval methods for systems of equations, 1990, chapter 5.
     Example:

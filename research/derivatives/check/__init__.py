@@ -93,8 +93,8 @@ def check_derivative(
 
     The result is a report with one of five verdicts: "right", "wrong", "kink" (f has no
     derivative at x), "nan" (f or the derivative is not finite) or "unresolved" (the
-    values of f do not decide). The report also gives the reason for the verdict. The
-    rest of this text says how the check decides.
+    values of f do not decide). If the verdict is not "right", the report also gives the
+    reason. The rest of this text says how the check decides.
 
     The check compares the derivative with slopes of f along several directions v:
 
@@ -224,11 +224,11 @@ def check_derivative(
       is shorter than about 1e-13 times the whole gradient, an error there is small,
       however large it is relative to the gradient of the leaf.)
     - The slope of f times a step of the size of x is beyond the range of float64.
-    - The derivative seems wrong, but inside f, inside the derivative or in a leaf of x,
-      there are numbers so close to 0 that floats have too few digits there or round to
-      0. In float64, numbers inside f count below about 1e-292, and a leaf of x counts
-      below 2e-305. If JAX cannot trace f, only x is known. The check does not notice
-      this for complex numbers.
+    - The derivative seems wrong, but some numbers are so close to 0 that floats have
+      too few digits there or round to 0. These are numbers inside f or inside the
+      derivative, or all entries of a leaf of x. In float64, numbers inside f count
+      below about 1e-292, and a leaf of x counts below 2e-305. If JAX cannot trace f,
+      only x is known. The check does not notice this for complex numbers.
     - f varies so fast that it is not smooth between neighbouring floats. Examples are
       sin(1e20 x), and the fractional part of 1e20 x.
     - The slopes from long and from short steps differ, and neither slope agrees with

@@ -93,12 +93,12 @@ class Probe(NamedTuple):
         There are two such cases:
 
         - `is_kink` is False, `jump` is 0, and `is_off` is True. In addition, the
-          direction moves only one leaf or only the entries that are not 0, or only a
-          part of the outputs has weights.
-        - `is_kink` is True, and a rate lies outside the range from `left` to `right`.
-          Its distance from this range is larger than `floor`, than 1e-6 `scale` and
-          than 2 % of |jump|. This much is allowed because the two slopes are not exact
-          if f is curved.
+          direction moves only one leaf or only the entries that are not 0, or the
+          weights are 0 outside a part of the outputs.
+        - `is_kink` is True, and a rate lies outside the range from `left` to `right`,
+          at a distance that is larger than `floor`, than 1e-6 `scale` and than 2 % of
+          |jump|. A smaller distance is allowed because the two slopes are not exact if
+          f is curved.
         """
         if not self.is_kink:
             parts = ("leaf ", "output", NOT_ZERO)
@@ -158,7 +158,7 @@ class CheckReport(NamedTuple):
       a kind of its own.
 
     If the gradient is 0, an error is divided by the change of f over a step as long as
-    x.
+    x. If rounding hides this change, it is divided by the size of f.
 
     Attributes:
       verdict: "right", "wrong", "kink" (f has no derivative at x), "unresolved" (the
@@ -187,8 +187,8 @@ class CheckReport(NamedTuple):
         already in float64.
       explanation: Text that gives the reason for the verdict. If an error was found,
         the text names the leaf or the direction, and says whether the cause is a kink
-        or a bug. For the verdict "right", the text is empty unless the gradient
-        vanishes, or the derivative has few correct digits in the precision of x.
+        or a bug. For the verdict "right", the text is empty unless the gradient is 0 up
+        to rounding, or the derivative has few correct digits in the precision of x.
     """
 
     verdict: str
@@ -450,8 +450,8 @@ def hiding(f: str, direction: str, distance: float) -> str:
     Args:
       f: Name of the function.
       direction: Name of a direction that moves entries of x that are 0.
-      distance: Largest step, as a multiple of the direction, over which the change of f
-        is at most its rounding error.
+      distance: Length of a step, as a multiple of the direction. Up to this length, the
+        change of f is at most its rounding error.
     """
     return (
         f"Inconclusive: along {direction}, JAX's derivative of {f} changes near "
@@ -479,8 +479,8 @@ def not_finite_in(dtype: str, f: str) -> str:
 def coarse_in(dtype: str) -> str:
     """Return a sentence that says that a derivative has few correct digits.
 
-    If the verdict is "right", but the derivative is not accurate in `dtype`, the dtype
-    of x, the report contains this sentence.
+    The report contains this sentence if the verdict is "right", but the derivative is
+    not accurate when it is computed in `dtype`, the dtype of x.
     """
     return (
         f"In {dtype}, the precision of x, the derivative has few right digits: most of "

@@ -140,7 +140,7 @@ class Values:
         most `enough` and f shows no kink. If f shows a kink, only shorter steps are
         tried.
 
-        The new slope replaces the old one under these conditions:
+        Each length gives a new slope. It replaces the old one under these conditions:
 
         - If the old steps show a kink, the new steps must rule out this kink.
         - Otherwise, the new slope must have a smaller error. If its steps are longer

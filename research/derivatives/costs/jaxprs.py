@@ -23,8 +23,8 @@ WRAPPERS = {
 def traced(f: Callable[..., Any], *args: Any) -> Any:
     """Return the jaxpr of f(*args), the program that JAX records when it traces f.
 
-    Arrays that f uses but does not take as arguments become constants of the jaxpr. The
-    result has variables for these constants, but not their values.
+    An array that f uses but does not take as an argument may become a constant of the
+    jaxpr. The result has a variable for each constant, but not its value.
     """
     with AdviceOnTracing():
         return jax.make_jaxpr(f)(*args).jaxpr
@@ -121,9 +121,10 @@ def is_inexact(value: Any) -> bool:
 
 
 def lowest_precision(f: Callable[..., Any], *args: Any) -> Any:
-    """Return the least precise dtype among floating args and what f computes from them.
+    """Return the least precise floating dtype of args and of what f computes from them.
 
-    If there is no floating dtype among these, the result is float64.
+    Numbers that are computed from integers or bools alone are left out. If there is no
+    floating dtype, the result is float64.
     """
     found = precisions(traced(f, *args)) or {np.dtype(np.float64)}
     return max(found, key=lambda dtype: jnp.finfo(dtype).eps)

@@ -54,8 +54,9 @@ def critical_points(
     A critical point is a point at which the gradient ∇f is 0. The result contains the
     points *found from these starts* and may be incomplete. Print the result to see how
     many starts found a point. If `prove_seconds` is positive,
-    `certified_critical_points` then examines the box of the bounds. The result says how
-    many points the search has missed, and in how many smaller boxes there may be more.
+    `certified_critical_points` then examines the box of the bounds. In this case, the
+    result also says how many points the search has missed, and in how many smaller
+    boxes there may be more.
 
     Three runs of Newton's method search for zeros of ∇f, for all starts at once:
 
@@ -210,9 +211,9 @@ def classify_critical_point(
 ) -> CriticalPoint:
     """Classify the critical point x as minimum, maximum, saddle or degenerate.
 
-    If the Hessian at x shows the kind of the point, the kind is "minimum", "maximum" or
-    "saddle". Otherwise the kind is "degenerate", and the note of the result says what
-    else is known about the point.
+    If the signs of all eigenvalues of the Hessian at x are certain, they give the kind:
+    "minimum", "maximum" or "saddle". Otherwise the kind is "degenerate", and the note
+    of the result says what else is known about the point.
 
     The Hessian at x predicts how the gradient changes around x. An eigenvalue of the
     Hessian *decides* if two conditions hold:

@@ -66,12 +66,9 @@ class CriticalPoint(NamedTuple):
         order decide this text, if values of f decide it, or if the text is "undecided".
       note: "" if the point is not degenerate. For a degenerate point, a text that says
         what higher derivatives or values of f show, with the reason. The text starts
-        with one of these:
-
-        - "a minimum", "a maximum" or "a saddle";
-        - "no extremum": along a line or curve through x, f increases on one side and
-          decreases on the other;
-        - "undecided".
+        with "a minimum", "a maximum", "a saddle", "no extremum" or "undecided". Here
+        "no extremum" means that, along a line or curve through x, f increases on one
+        side and decreases on the other.
     """
 
     x: Float[np.ndarray, "n"]

@@ -50,7 +50,15 @@ def found_points(
 
     At a critical point, the gradient of f is 0. Several runs of Newton's method are
     made for each starting point (`walks`). All lengths are in the scaled coordinates of
-    `Landscape`.
+    `Landscape`. The outcome of a starting point is the first one in this list that
+    applies:
+
+    - "converged": a run reaches a critical point.
+    - "flat": a run ends where f is constant, or changes by less than its rounding
+      errors.
+    - "not_finite": a run reaches a point where f or a derivative is not finite.
+    - "outside": all runs end outside the bounds.
+    - "stalled": none of these.
 
     Args:
       land: The function f in scaled coordinates.
@@ -60,15 +68,7 @@ def found_points(
         shape (n,).
     Returns:
       (points, counts). The list `points` has a `Judged` for each critical point. The
-      dict `counts` has the number of starting points for each outcome. The outcome of a
-      starting point is the first one in this list that applies:
-
-      - "converged": a run reaches a critical point.
-      - "flat": a run ends where f is constant, or changes by less than its rounding
-        errors.
-      - "not_finite": a run reaches a point where f or a derivative is not finite.
-      - "outside": all runs end outside the bounds.
-      - "stalled": none of these.
+      dict `counts` has the number of starting points for each outcome.
     """
     led = walks(land, starts)
     ends, slope = _snapped(
@@ -298,7 +298,7 @@ def zero_of_gradient(
 
 
 def settled(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Curvature | None]:
-    """Return y, or the point to which Newton steps from y lead, with its curvature.
+    """Return a point and its curvature: y, or the point where Newton steps from y end.
 
     y is a point with a short gradient. It may lie a little beside the critical point.
     Then some eigenvalues of the Hessian may have other signs at y than at the critical

@@ -168,8 +168,8 @@ def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
     f may contain loops and branches. `taylor` may be called inside `jax.jit`,
     `jax.vmap` and `jax.grad`. If f selects between branches, the result is the series
     of the branch that is selected at x, as in `derivative`. Some formulas divide 0 by 0
-    at a point, as sin(x) / x does at 0. If x is near such a point, for example x =
-    1e-3, rounding errors grow by a factor of about 1 / x with each order. See
+    at a point, as sin(x) / x does at 0. If x is near such a point, for example
+    x = 1e-3, rounding errors grow by a factor of about 1 / x with each order. See
     `derivative` for what to use instead, and for functions of JAX whose coefficients of
     high order are wrong.
 

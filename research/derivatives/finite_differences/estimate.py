@@ -112,13 +112,10 @@ class FiniteDifference(NamedTuple):
     """A derivative estimated from values of f.
 
     Attributes:
-      value: Estimated derivative. Its meaning depends on `verdict`:
-
-        - "ok": the derivative.
-        - "one-sided": the derivative from the side where f is defined, or nan if there
-          is no estimate.
-        - "unresolved": the best guess, or nan if there is no estimate.
-        - "kink", "jump" or "nan": always nan.
+      value: Estimated derivative if the verdict is "ok". With "one-sided", `value` is
+        the derivative from the side where f is defined, or nan if there is no estimate.
+        With "unresolved", `value` is the best guess, or nan if there is no estimate.
+        With "kink", "jump" and "nan", `value` is nan.
       error: Bound on |value - derivative|. The bound is estimated from the noise of f
         (errors of its values, such as rounding errors), and from the differences
         between the estimates at several steps. So the bound may be too small. The
@@ -178,13 +175,13 @@ def finite_difference(
     f is evaluated at about 215 points:
 
     - x
-    - x ± 2^k. The smallest 2^k is about four spacings of the floats at x. The largest
-      is about eight times the larger of |x| and 1. If |x| is below 2^-60, some of these
-      distances are left out
+    - x ± 2^k for many k
     - for every fourth k, a group of eight equally spaced points near the distance 2^k
 
-    If x is close to 0, there are up to about 455 points. If |f(x)| exceeds 2^900 or a
-    slope of f exceeds 2^1020, there are twice as many points.
+    The smallest 2^k is about four spacings of the floats at x. The largest is about
+    eight times the larger of |x| and 1. If |x| is below 2^-60, some of the distances
+    2^k are left out. If x is close to 0, there are up to about 455 points. If |f(x)|
+    exceeds 2^900 or a slope of f exceeds 2^1020, there are twice as many points.
 
     If f maps arrays elementwise, one call evaluates all points. To check whether f does
     so, the points are passed in random order, and three of the values (24 if f returns
@@ -243,12 +240,12 @@ def finite_difference(
     To detect the last two cases, f may be evaluated at the additional points even if
     the result needs only the small steps and agrees with them.
 
-    A function with jumps may also be a count, such as the share of draws below x. f may
-    be a count if f is constant between jumps of more than 1e-6 |f|, and the noise of f
-    exceeds the smallest jump. (The noise of a rounded function does not exceed its
-    smallest jump.) The bound is then multiplied by four, because the errors of a count
-    at neighbouring points are alike and show only a part of the error of a difference.
-    Up to a tenth of such answers may still have an error above the bound.
+    If f is constant between jumps of more than 1e-6 |f|, and the noise of f exceeds the
+    smallest jump, f is not a smooth function that is rounded. It may be a count, such
+    as the share of draws below x. The bound is then multiplied by four, because the
+    errors of a count at neighbouring points are alike and show only a part of the error
+    of a difference. Up to a tenth of such answers may still have an error above the
+    bound.
 
     With a two-sided scheme ("auto" or "central"), the left and the right derivative of
     each order from 1 to `order` are compared before the extrapolation. If they differ
@@ -267,12 +264,12 @@ def finite_difference(
     between d / 3 and d. If the steps below 3 |r| do not show the jump, the larger steps
     are discarded.
 
-    The values of f at small steps are compared with predictions. The value at a step is
-    predicted from f(x) and the values at the next four larger steps. If a value differs
-    from its prediction by more than about 30 times the noise, the larger steps have
-    passed over something, such as a narrow peak beside x. The larger steps are then
-    discarded. If the smaller steps do not suffice for a result, the verdict is
-    "unresolved".
+    The values of f at steps below that of the result are compared with predictions. The
+    value at a step is predicted from f(x) and the values at the next four larger steps.
+    If a value differs from its prediction by more than about 30 times the noise, the
+    larger steps have passed over something, such as a narrow peak beside x. The larger
+    steps are then discarded. If the smaller steps do not suffice for a result, the
+    verdict is "unresolved".
 
     The estimates may converge more slowly than the extrapolation assumes. An example is
     x² + 1e-6 |x|^2.5. Let e_0 be the estimate at the chosen step, and e_1 and e_2 those
@@ -282,8 +279,8 @@ def finite_difference(
 
     Let n be the order, and f^(n+1) the derivative of order n + 1. The bound is also at
     least ε |x f^(n+1)|. If f computes with a rounded x, the derivative of order n
-    changes by this amount. This matters near the end of the domain of f, as near 1 for
-    sqrt(1 - x²).
+    changes by this amount. This matters near the end of the domain of f, as for
+    sqrt(1 - x²) near 1.
 
     If f shows noise that grows with a power of the distance from x, and this power is
     not clearly above n, f is assumed to oscillate at all distances, and the verdict is

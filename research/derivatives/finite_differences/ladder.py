@@ -163,6 +163,7 @@ def nodes(x: float, powers: np.ndarray) -> np.ndarray:
     Args:
       x: Point at the centre.
       powers: log2 of the distances from x, ascending, shape (levels,).
+        `finite_difference` uses exponents(x).
     """
     places, distances = _places(powers), np.ldexp(1.0, powers)
     sides = np.where(np.arange(len(places)) % 2, -1.0, 1.0) * distances[places]

@@ -20,7 +20,7 @@ class GradientPath(NamedTuple):
 
     Attributes:
       nodes: Names of the values on the path, from the input to the output.
-      derivative: Term of this path in this sum, in the shape of the input.
+      derivative: The path's term of the sum, in the shape of the input.
     """
 
     nodes: tuple[str, ...]

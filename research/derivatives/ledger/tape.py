@@ -180,8 +180,9 @@ class Tape:
         rules. The list also contains the calls of functions with a custom reverse rule,
         and the `Link`s that connect a custom rule with the equations around the rule.
       rules: Calls of functions with a custom derivative rule.
-      copies: Dict from each copied node to the original node. Inside a custom rule for
-        forward mode, the inputs are copied to new nodes that are not differentiated.
+      copies: Dict from the copy of a node to the original node, for each copy. Inside a
+        custom rule for forward mode, the inputs are copied to new nodes that are not
+        differentiated.
     """
 
     expand: frozenset[str] = frozenset()

@@ -12,8 +12,8 @@ Constants = Mapping[str, Any]
 class Rule(NamedTuple):
     """Rule of differentiation, with its domain and an example.
 
-    A rule may have constants, such as n in (x^n)' = n x^(n-1). The functions below get
-    their values as the dict `constants`.
+    A rule may have constants, such as n in (x^n)' = n x^(n-1). The functions below take
+    the values of the constants as a dict, their second argument.
 
     Attributes:
       text: Formula of the rule, in one line.
