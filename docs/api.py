@@ -16,7 +16,8 @@ from research.update_rules import RULE_TABLE
 TOP = Path(__file__).parent.parent
 STUB = TOP / "research/__init__.pyi"
 HEADING = re.compile(r"^([A-Z]\w+(?:, [A-Z]\w+)*):$", re.M)
-ENTRY = re.compile(r"^  (\S.*?): ", re.M)
+# The name is one phrase: a sentence before a colon is no name.
+ENTRY = re.compile(r"^  (\S(?:(?!\. )[^{:\n])*?): ", re.M)
 
 
 class Public(NamedTuple):
@@ -262,9 +263,50 @@ def entries(content: str, module: str) -> str:
     if len(names) < 3 or names[0].strip():
         return paragraphs(inspect.cleandoc(content), module)
     return "\n".join(
-        f"- **{typeset.escaped(name)}**: {prose(' '.join(said.split()), module)}"
+        f"- **{typeset.escaped(name)}**: {nested(said, module)}"
         for name, said in zip(names[1::2], names[2::2], strict=True)
     )
+
+
+def nested(said: str, module: str) -> str:
+    """Write the text of an entry, and a list in it one level deeper."""
+    lines = inspect.cleandoc(said).splitlines()
+    text = items_and_text(lines) or ([" ".join(said.split())], [], [])
+    before, items, after = ([prose(each, module) for each in part] for part in text)
+    return "\n".join(
+        [
+            *before,
+            *(f"  - {item}" for item in items),
+            *(f"\n  {each}" for each in after),
+        ]
+    )
+
+
+def items_and_text(
+    lines: list[str],
+) -> tuple[list[str], list[str], list[str]] | None:
+    """Return the text before a "- " list, its items, and the text after it.
+
+    Each is a list of strings without line breaks. Return None if there is no such list.
+    """
+    before: list[str] = []
+    items: list[str] = []
+    after: list[str] = []
+    for line in lines:
+        if line.startswith("- "):
+            if after:
+                return None
+            items.append(line[2:])
+        elif not items:
+            before.append(line)
+        elif line.startswith("  ") and not after:
+            items[-1] += " " + line.strip()
+        else:
+            after.append(line)
+    if not items or any(line.startswith(("  ", "* ")) for line in [*before, *after]):
+        return None
+    joined = [[" ".join(part)] if part else [] for part in (before, after)]
+    return joined[0], items, joined[1]
 
 
 def paragraphs(text: str, module: str) -> str:
@@ -279,8 +321,12 @@ def paragraphs(text: str, module: str) -> str:
 
 
 def listed(block: str, module: str) -> str:
-    """Write one paragraph, of which the lines of a list stay lines."""
+    """Write one paragraph, a list as a list. Other indented lines stay lines."""
     lines = block.splitlines()
+    text = items_and_text(lines)
+    if text is not None:
+        before, items, after = ([prose(each, module) for each in part] for part in text)
+        return "\n\n".join([*before, "\n".join(f"- {item}" for item in items), *after])
     if any(line.startswith(("- ", "* ", "  ")) for line in lines):
         return fenced("", block)
     return prose(" ".join(lines), module)
