@@ -93,6 +93,7 @@ def test_patience_gives_up_what_takes_many_times_as_long():
     assert np.isinf(taken[1])
 
 
+@pytest.mark.on_ci("a whole measurement; nothing shorter shows this")
 def test_rates_that_are_too_slow_are_not_taken_for_diverged_ones():
     # One step multiplies the gap by (1 - 2η)², so only η = 1/2 reaches the target.
     config = dataclasses.replace(TINY, most_steps=1)

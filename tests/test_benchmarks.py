@@ -572,6 +572,7 @@ def test_flags_name_the_parts():
         command.parse(["--only", "everything"])
 
 
+@pytest.mark.on_ci("the code of every benchmark; nothing shorter shows this")
 def test_torch_is_imported_by_its_own_files_alone():
     for file in FOLDER.glob("*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))

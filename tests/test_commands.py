@@ -136,8 +136,10 @@ def test_version_names_what_bits_depend_on(capsys):
     assert command(capsys, "-V")[1] == out
 
 
-@pytest.mark.on_ci("two more commands", but=r"^(|compare)\]")
 @pytest.mark.thorough("the other commands", but=r"^(|compare|explain|leaderboard)\]")
+@pytest.mark.on_ci(
+    "the help of the program and of two more commands", but=r"^compare\]"
+)
 @pytest.mark.parametrize("name", ["", *commands.COMMANDS])
 def test_help_costs_little_and_imports_no_jax(name):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -281,6 +283,10 @@ def test_archive_is_unpacked_to_the_run_that_it_was(tmp_path):
         assert (again / name).read_bytes() == (run / name).read_bytes()
 
 
+@pytest.mark.on_ci(
+    "two processes; test_entry_point_is_the_function_of_python_m_research has the "
+    "entry point, but starts no process"
+)
 def test_python_m_research_is_the_same_program(installed, tmp_path):
     done = outside(installed, tmp_path, "-m", "research")
     assert (done.returncode, done.stdout) == (0, commands.listing() + "\n")

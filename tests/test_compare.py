@@ -124,7 +124,6 @@ def test_a_rule_cannot_take_the_place_of_the_factors_of_the_profile():
         comparison.conclude(protocol, "b", contenders, measured)
 
 
-@pytest.mark.on_ci("a whole comparison, traced; nothing shorter shows the order")
 def test_compare_goes_through_its_modules_in_order_and_returns_to_none():
     # Methods of the values that are passed along, such as Protocol.reported_on, are no
     # functions of a module here.

@@ -598,6 +598,7 @@ def test_accuracy_of_integer_logits_is_a_share():
     np.testing.assert_allclose(found, 2 / 3)
 
 
+@pytest.mark.on_ci("complex and integer params; nothing shorter shows this")
 def test_penalties_of_complex_and_of_integer_params():
     params = {"w": jnp.array([3.0 + 4.0j, 0.0])}
     assert objectives.l2_penalty(2.0)(params) == 25.0

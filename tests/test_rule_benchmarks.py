@@ -147,6 +147,7 @@ def test_unknown_name_is_refused():
         minimising.measure(True, print, ["rosenbrock"])
 
 
+@pytest.mark.on_ci("the other curves", but="Misra1a")
 @pytest.mark.thorough("the other curves", but="Misra1a|Gauss3")
 @pytest.mark.parametrize("name", minimiser_problems.CURVES)
 def test_curve_has_the_certified_sum_of_squares(name):
@@ -155,6 +156,7 @@ def test_curve_has_the_certified_sum_of_squares(name):
     assert 2 * value == pytest.approx(float(case["rss"]), rel=1e-9)
 
 
+@pytest.mark.on_ci("wood", but="beale")
 @pytest.mark.thorough("brown_dennis", but="beale|wood")
 @pytest.mark.parametrize(
     ("name", "minimum"),
@@ -196,6 +198,11 @@ def test_only_l_bfgs_minimises_a_large_problem():
     assert set(families) == {"L-BFGS"}
 
 
+@pytest.mark.on_ci(
+    "minimisers that are timed; "
+    "test_a_peer_that_failed_counts_as_one_that_did_not_reach_the_tolerance has the "
+    "counts"
+)
 def test_minimisers_are_compared_where_both_reach_the_tolerance(monkeypatch):
     case = CASES["MGH beale"]
     ends = {

@@ -106,6 +106,10 @@ def test_a_sampler_of_ones_own_that_leaves_the_dataset_is_refused(way):
         way((2, 3, inside.indices), SGD)
 
 
+@pytest.mark.on_ci(
+    "a whole sweep; test_a_sampler_of_ones_own_that_leaves_the_dataset_is_refused "
+    "has the first epoch, and nothing shorter a later one"
+)
 @pytest.mark.thorough("a run alone", but="sweep")
 @pytest.mark.parametrize("way", [run, sweep])
 def test_an_index_that_leaves_the_dataset_in_a_later_epoch_turns_the_params_to_nan(way):

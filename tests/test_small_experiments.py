@@ -133,6 +133,7 @@ def test_no_regime_is_within_one_per_cent_before_its_passes_say_so(results):
         )
 
 
+@pytest.mark.on_ci("a whole run of decision_boundary; nothing shorter shows this")
 def test_last_boundary_equals_scikit_learns(results):
     arrays = results[decision_boundary].arrays
     # Ours adds (λ/2)|w|² to a mean, scikit-learn's |w|²/2 to C times a sum: C = 1 / (n
@@ -146,6 +147,7 @@ def test_last_boundary_equals_scikit_learns(results):
     )
 
 
+@pytest.mark.on_ci("shares a whole run with the test above; nothing shorter shows this")
 @pytest.mark.parametrize("epoch", [0, 1, 7, -1])
 def test_boundary_points_have_probability_one_half(epoch, results):
     params = results[decision_boundary].arrays["params"][epoch]

@@ -378,6 +378,9 @@ def test_a_sweep_traces_nothing(workload):
     assert len(traced) == once
 
 
+@pytest.mark.on_ci(
+    "two programs, a run and a resume; nothing shorter records norms in a sweep"
+)
 def test_a_sweep_may_record_norms_of_gradients_and_its_other_results_stay(
     workload, tmp_path
 ):

@@ -95,6 +95,7 @@ VALUES_OF_NUMPY = {
 }
 
 
+@pytest.mark.on_ci("a function of a float", but="array")
 @pytest.mark.thorough(
     "the other pairs of a kind and a dtype", but="array-float32|a float-float64"
 )

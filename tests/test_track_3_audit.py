@@ -29,6 +29,7 @@ def test_expected_numbers_hold(result):
         assert low <= result.numbers[name] <= high, name
 
 
+@pytest.mark.on_ci("pictures; test_expected_numbers_hold has the numbers")
 def test_report_says_and_draws_the_numbers(result, tmp_path):
     assert "11 of 19 records" in result.answer
     assert f"{result.numbers['kendall']:.2f}" in result.answer
@@ -121,6 +122,10 @@ def test_interval_of_kendall_covers_95_percent_of_orders():
         assert weights @ covered >= 0.95 - 1e-9
 
 
+@pytest.mark.on_ci(
+    "orders of three to six; test_interval_of_kendall_covers_95_percent_of_orders has "
+    "those of five, but not the exact test"
+)
 def test_interval_of_kendall_contains_0_where_the_exact_test_accepts():
     for count in (3, 4, 5, 6):
         for order in itertools.permutations(range(count)):

@@ -132,6 +132,7 @@ def test_rates_that_diverge_are_told_and_never_chosen(result):
     assert result.numbers["rules"]["gradient_descent"]["diverged"] >= 10
 
 
+@pytest.mark.on_ci("a short run; nothing shorter diverges at every rate")
 def test_rule_that_diverges_everywhere_is_a_result_too():
     numbers = cli.conduct(
         trajectory, dataclasses.replace(SMALL, lowest_rate=1e3, highest_rate=1e4)
@@ -149,6 +150,7 @@ def test_choice_takes_who_is_down_for_half_of_the_steps_and_of_the_finished_the_
     assert trajectory.choose(gaps, gaps[:, 2:].max(axis=1)) == 2
 
 
+@pytest.mark.on_ci("a short run; nothing shorter has its best rate at the edge")
 def test_best_rate_at_the_edge_is_said():
     edge = cli.conduct(
         trajectory, dataclasses.replace(SMALL, lowest_rate=1e-5, highest_rate=1e-4)

@@ -371,6 +371,10 @@ def network_study(rule="mine"):
     return made
 
 
+@pytest.mark.on_ci(
+    "a whole way; test_redrawing_survives_numbers_of_any_kind has its middle, and "
+    "test_leaderboard.py a leaderboard"
+)
 def test_study_on_networks_travels(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = network_study().save()
@@ -447,6 +451,10 @@ def test_a_run_folder_is_not_redrawn_and_says_so(tmp_path, capsys):
     )
 
 
+@pytest.mark.on_ci(
+    "six drawings; test_redrawing_survives_numbers_of_any_kind has an answer that "
+    "does not agree, but no forged verdict"
+)
 def test_words_that_do_not_follow_from_the_numbers_do_not_agree(
     tmp_path, capsys, monkeypatch
 ):

@@ -112,10 +112,7 @@ def test_initial_point_fits_and_follows_its_key(name):
     assert value > workload.optimum.value
 
 
-@pytest.mark.on_ci(
-    "the other workloads",
-    but=r"^(diabetes|digits|overlapping_50k|noisy_quadratic)\]",
-)
+@pytest.mark.on_ci("the other workloads", but=r"^(diabetes|overlapping_50k)\]")
 @pytest.mark.parametrize("name", WITH_DATA)
 def test_parts_share_out_70_15_15(name):
     workload = make(name)
@@ -269,6 +266,7 @@ def hessian():
     return np.asarray(of(jnp.zeros(100), workload.train))
 
 
+@pytest.mark.on_ci("a Hessian of 100 params; nothing shorter has it")
 def test_noisy_quadratic_is_steep_in_ten_directions_and_not_along_the_axes(hessian):
     eigenvalues = np.linalg.eigvalsh(hessian)
     assert ((eigenvalues > 0) & (eigenvalues < 1)).sum() == 90
@@ -277,6 +275,7 @@ def test_noisy_quadratic_is_steep_in_ten_directions_and_not_along_the_axes(hessi
     assert np.linalg.norm(off) > np.linalg.norm(np.diag(hessian))
 
 
+@pytest.mark.on_ci("a Hessian of 100 params; nothing shorter has it")
 def test_noisy_quadratic_is_the_mean_over_its_examples_of_their_own_bowls(hessian):
     workload = make("noisy_quadratic")
     x, point = (

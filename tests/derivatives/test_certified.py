@@ -210,6 +210,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.on_ci("three programs more", but=r"^(scan|dot)\]")
 @pytest.mark.thorough("the other programs", but=r"^(relu|cond|scan|conv|dot)\]")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_programs_are_enclosed_with_their_derivatives(name):
@@ -424,6 +425,7 @@ def test_thousands_of_undecided_boxes_are_joined_quickly():
     assert all(box.low == x for box, x in zip(found, low, strict=True))
 
 
+@pytest.mark.on_ci("a function with four minima", but="lambda")
 @pytest.mark.thorough("the other functions", but="styblinski|lambda")
 @pytest.mark.parametrize(
     ("f", "bounds", "minimum"),
@@ -489,6 +491,9 @@ def test_a_singular_matrix_has_no_signs():
     assert positive[0] == negative[0] == 0
 
 
+@pytest.mark.on_ci(
+    "two equations with four roots; the example of certified_roots has one equation"
+)
 def test_roots_of_a_system():
     found = certified.certified_roots(
         lambda x: jnp.stack([x[0] ** 2 + x[1] ** 2 - 4, x[0] * x[1] - 1]), [(-3, 3)] * 2
@@ -715,6 +720,7 @@ HIDDEN = {
 }
 
 
+@pytest.mark.on_ci("four of seven steps", but=r"^(floor|index|while)\]")
 @pytest.mark.thorough(
     "the slowest of the hidden steps", but=r"^(?!kernel|power\]|cumsum|cond)"
 )
@@ -761,6 +767,7 @@ def test_nan_is_a_value_that_may_be_anything(f, low, high):
 FILLED = np.arange(10.0, 15.0)
 
 
+@pytest.mark.on_ci("eight programs more", but=r"low[0179]-|300\.0|2\.5")
 @pytest.mark.parametrize(
     ("f", "low", "high"),
     [
@@ -1022,6 +1029,7 @@ def test_what_cannot_be_bounded_is_refused(f, low, high):
         certified.enclose(f, low, high)
 
 
+@pytest.mark.on_ci("four functions of matrices; nothing shorter shows this")
 def test_solutions_and_determinants_do_not_depend_on_the_order_of_pivots():
     for f in (
         lambda a: jnp.linalg.solve(a, jnp.ones(2)),

@@ -78,10 +78,16 @@ def kinked(request):
     return reports
 
 
+@pytest.mark.on_ci(
+    "a random function; test_kink_is_told_from_a_bug (test_check.py) has a plain one"
+)
 def test_kinks_in_some_entries_are_kinks(kinked):
     assert [right.verdict for _, right, _ in kinked] == ["kink"] * len(kinked)
 
 
+@pytest.mark.on_ci(
+    "shares a fixture with the test above; nothing shorter has this error"
+)
 def test_a_kink_in_one_entry_excuses_no_error_in_another_entry_of_the_same_leaf(kinked):
     for entry, _, wrong in kinked:
         assert wrong.verdict == "wrong"

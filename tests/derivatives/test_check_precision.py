@@ -58,6 +58,9 @@ def test_a_part_of_a_numpy_function_may_be_in_float32(seed):
     assert check_derivative(f, x, key, of_decay).verdict in ("wrong", "unresolved")
 
 
+@pytest.mark.on_ci(
+    "test_a_part_of_a_numpy_function_may_be_in_float32 has the part without a callback"
+)
 @pytest.mark.thorough(
     "a wrong derivative; test_a_part_of_a_numpy_function_may_be_in_float32 has one",
     but="right",
@@ -88,6 +91,7 @@ def test_a_callback_may_compute_in_low_precision(verdict):
     assert "float32" in report.precision
 
 
+@pytest.mark.on_ci("two checks; nothing shorter has reduce_precision")
 @pytest.mark.thorough("the other numbers of digits", but="7")
 @pytest.mark.parametrize("digits", [23, 10, 7, 4])
 def test_reduce_precision_counts_as_a_dtype_of_as_many_digits(digits):
@@ -104,6 +108,7 @@ def test_reduce_precision_counts_as_a_dtype_of_as_many_digits(digits):
     assert check_derivative(f, x, KEY, of_decay).verdict in ("wrong", "unresolved")
 
 
+@pytest.mark.on_ci("the right derivative", but=r"1\.001")
 @pytest.mark.parametrize("factor", [1.0, 1.001])
 def test_a_mask_of_truth_values_in_bfloat16_is_exact(factor):
     inputs, targets, w = fit(3)
@@ -158,7 +163,7 @@ def test_a_part_in_float32_is_found_in_values_of_float64(name):
         assert is_rounded_to_float32(along, entries=1), x
 
 
-@pytest.mark.on_ci("the other seeds", but="0")
+@pytest.mark.on_ci("the other seeds, and the right derivative", but="wrong-0")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("verdict", ["right", "wrong"])
 def test_a_missing_contribution_is_found_in_a_leaf_that_f_rounds(verdict, seed):

@@ -29,6 +29,7 @@ def recurrent(scan, w, start, xs, **options):
     return jnp.sum(last * jnp.arange(4.0)) + jnp.sum(ys["norm"]), (last, ys)
 
 
+@pytest.mark.on_ci("five steps, and a length without factors", but=r"^(0|60)\]")
 @pytest.mark.thorough("the other lengths", but=r"^(0|5|29|60)\]")
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 5, 7, 16, 29, 60])
 def test_scan_has_the_bits_of_lax_scan(length):
@@ -91,6 +92,7 @@ def test_memory_is_the_root_of_the_length():
     assert plain > 512 * carry
 
 
+@pytest.mark.on_ci("three promises; test_promise_holds_inside_a_trace has one")
 @pytest.mark.thorough("a length without factors", but="256")
 @pytest.mark.parametrize("length", [256, 257])
 def test_memory_is_at_most_the_promise(length):

@@ -322,6 +322,7 @@ def test_a_wrong_function_is_named_with_what_to_pass(call, words):
         call()
 
 
+@pytest.mark.on_ci("two poolings and a derivative; nothing shorter counts windows")
 def test_pooling_costs_its_windows():
     pool = lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, (5, 5), (1, 1), "SAME")
     assert cost(pool, jnp.ones((100, 100))).flops == 25 * 100 * 100
@@ -333,6 +334,9 @@ def test_pooling_costs_its_windows():
     assert counted_cost(tangent, jnp.ones((100, 100))).flops == 4 * 50 * 50
 
 
+@pytest.mark.on_ci(
+    "conjugate gradients; test_while_loop_of_unknown_length_is_said has a plain loop"
+)
 def test_an_iterative_solve_is_a_loop_of_unknown_length():
     n = 20
     a = jnp.eye(n) * 3 + jnp.ones((n, n)) / n

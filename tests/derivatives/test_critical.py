@@ -154,6 +154,11 @@ def test_newton_s_method_converges_from_within_its_estimated_radius(name):
         np.testing.assert_allclose(x, np.broadcast_to(point.x, x.shape), atol=1e-9)
 
 
+@pytest.mark.on_ci(
+    "four searches; test_a_plateau_by_rounding_is_no_critical_point has a flat tail, "
+    "test_a_slope_that_goes_on_where_the_hessian_is_zero_is_no_critical_point a "
+    "slope, and test_what_became_of_every_start_is_told a point outside"
+)
 def test_flat_tails_slopes_and_outside_points_are_no_critical_points():
     bounds = [(-30.0, 2.0)]
     starts = grid_of_starts(bounds, 9)
@@ -769,6 +774,9 @@ ROUGH = {
 }
 
 
+@pytest.mark.on_ci(
+    "the kink; test_search_lists_no_minimum_at_a_kink has another", but="jump"
+)
 @pytest.mark.thorough("the other functions", but="jump|parabolas")
 @pytest.mark.parametrize("name", ROUGH)
 def test_large_distances_do_not_decide_where_f_is_rough(name):
@@ -778,6 +786,10 @@ def test_large_distances_do_not_decide_where_f_is_rough(name):
     assert point.note.startswith(("undecided", "no extremum"))
 
 
+@pytest.mark.on_ci(
+    "points closer than the separation; "
+    "test_a_search_says_how_many_points_it_has_missed counts others"
+)
 @pytest.mark.thorough("the other distances", but="3e-06")
 @pytest.mark.parametrize("apart", [1e-6, 3e-6, 1e-5])
 def test_a_listed_point_accounts_for_one_proved_point(apart):
@@ -799,6 +811,7 @@ def test_others_may_lie_around_a_degenerate_point():
     assert pickle.loads(pickle.dumps(found)).around == 1
 
 
+@pytest.mark.on_ci("36 starts; nothing shorter has a stiff valley")
 @pytest.mark.thorough("the other tilts and scales", but="1e-07-40")
 @pytest.mark.parametrize("exponent", [-60, 0, 40])
 @pytest.mark.parametrize("tilt", [1e-7, 1e-8])
@@ -814,6 +827,10 @@ def test_the_rounding_of_steps_does_not_look_like_a_kink():
     assert classify_critical_point(f, jnp.array([0.0, 1.3])).kind == "minimum"
 
 
+@pytest.mark.on_ci(
+    "a sector that begins at the point; "
+    "test_large_distances_do_not_decide_where_f_is_rough has a jump in a quadrant"
+)
 @pytest.mark.thorough("the other sectors", but="2.0-30.0-1.2")
 @pytest.mark.parametrize("angle", np.linspace(0.0, 3.0, 6))
 @pytest.mark.parametrize(("slope", "depth"), [(2.0, 30.0), (4.0, 30.0), (6.0, 100.0)])
@@ -837,6 +854,11 @@ BESIDE_A_CURVE = {
 }
 
 
+@pytest.mark.on_ci(
+    "six points beside a ring; "
+    "test_a_slope_that_goes_on_where_the_hessian_is_zero_is_no_critical_point has a "
+    "valley all of whose bottom is critical"
+)
 @pytest.mark.thorough("the other curves, and maxima", but="ring-1")
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("name", BESIDE_A_CURVE)
@@ -858,6 +880,7 @@ SQUARES_THAT_UNDERFLOW = {  # Saddles; at a tie of two zeros, JAX's Hessian is d
 }
 
 
+@pytest.mark.on_ci("squares of float32 that underflow; nothing shorter has them")
 @pytest.mark.thorough("the other functions, and points in float32", but="max-True")
 @pytest.mark.parametrize("is_inside", [False, True])
 @pytest.mark.parametrize("name", SQUARES_THAT_UNDERFLOW)
@@ -932,6 +955,10 @@ def test_point_beside_a_degenerate_minimum_is_the_minimum(power):
         assert point.note.startswith("a minimum"), (exponent, point)
 
 
+@pytest.mark.on_ci(
+    "a small eigenvalue; test_point_beside_a_degenerate_minimum_is_the_minimum has "
+    "an eigenvalue of 0"
+)
 def test_point_beside_a_minimum_with_a_small_eigenvalue_is_the_minimum():
     # The small eigenvalue is negative at the given point.
     f = lambda x: x[1] ** 2 + x[1] * x[0] ** 2 + 1e-9 * x[0] ** 2
@@ -988,7 +1015,11 @@ def test_the_error_of_a_rise_contains_the_rounding_errors_of_the_gradient():
     assert np.mean(np.abs(rise - exact) > 4 * error) < 0.2
 
 
-@pytest.mark.on_ci("the other terms", but=r"1e-20 cube\]")
+@pytest.mark.on_ci(
+    "two and three coordinates; "
+    "test_a_tiny_coefficient_counts_and_what_is_left_of_terms_that_cancel_does_not "
+    "has a tiny cube in one"
+)
 @pytest.mark.parametrize(
     ("f", "n"),
     [
@@ -1013,6 +1044,7 @@ def test_a_tiny_cube_beside_fourth_powers_is_no_extremum(f, n):
     assert note == "no extremum: the third derivative does not vanish"
 
 
+@pytest.mark.on_ci("three coordinates; nothing shorter has a saddle with a slope")
 def test_a_saddle_of_two_coordinates_is_no_saddle_if_f_slopes_along_the_third():
     slope = lambda x: x[0] ** 2 - x[1] ** 2 + 1e-7 * x[2]
     with pytest.raises(ValueError, match="no zero of the gradient was found near x"):
@@ -1021,6 +1053,7 @@ def test_a_saddle_of_two_coordinates_is_no_saddle_if_f_slopes_along_the_third():
     assert classify_critical_point(cube, jnp.zeros(3)).note.startswith("a saddle")
 
 
+@pytest.mark.on_ci("the other plateau", but="tanh")
 @pytest.mark.parametrize(
     ("f", "bounds"),
     [(jnp.tanh, (-50.0, 51.0)), (jax.nn.sigmoid, (-100.0, 50.0))],
@@ -1033,6 +1066,7 @@ def test_a_plateau_by_rounding_is_no_critical_point(f, bounds):
     assert found.flat > 0
 
 
+@pytest.mark.on_ci("the other power", but="3.95")
 @pytest.mark.parametrize("power", [3.95, 4.05])
 def test_a_power_beside_the_fourth_is_not_called_the_fourth_derivative(power):
     point = classify_critical_point(
@@ -1051,7 +1085,11 @@ def test_points_on_a_curve_of_minima_are_listed_whatever_the_rounding_of_the_gra
     assert found.flat == 0
 
 
-@pytest.mark.on_ci("the other power", but="3")
+@pytest.mark.on_ci(
+    "12 programs; "
+    "test_a_tiny_coefficient_counts_and_what_is_left_of_terms_that_cancel_does_not "
+    "has a small square at 0, where floats are fine"
+)
 @pytest.mark.parametrize("power", [3, 4])
 def test_square_is_not_overlooked_where_floats_are_coarse(power):
     """Closer to the point than the floats show well, the square decides."""

@@ -126,6 +126,9 @@ def test_gradient_hessian_and_products_of_a_tree_equal_jax(mode):
     close(jacobian(network, PARAMS, mode), grads)
 
 
+@pytest.mark.on_ci(
+    "products for a network; the docstrings' examples have small functions"
+)
 def test_products_are_those_of_the_whole_matrix():
     v = jax.tree.map(lambda leaf: jnp.cos(3 * jnp.asarray(leaf) + 1), PARAMS)
     flat, unravel = jax.flatten_util.ravel_pytree(PARAMS)

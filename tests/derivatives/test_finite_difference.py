@@ -362,6 +362,11 @@ def test_bad_input_is_named_with_its_value_and_a_remedy(f, x, keywords, error, m
         finite_difference(f, x, **keywords)
 
 
+@pytest.mark.on_ci(
+    "a function of JAX, and an integer as x; "
+    "test_derivatives_of_each_order_equal_mpmaths_within_their_bounds has "
+    "functions of NumPy"
+)
 def test_integers_are_numbers_and_jax_gradients_agree():
     assert finite_difference(np.exp, 1).value == finite_difference(np.exp, 1.0).value
     f = lambda x: jnp.log1p(jnp.exp(x)) * jnp.cos(3 * x)
@@ -770,6 +775,7 @@ def random_cases(kind, number):
     return random_functions.random_cases(kind, number, seed=0)
 
 
+@pytest.mark.on_ci("smooth functions", but=r"^kink-1-40\]")
 @pytest.mark.thorough(
     "the other classes, the higher orders, and 60 functions more",
     but=r"^(smooth|kink)-1-40\]",
@@ -823,6 +829,7 @@ def of_the_phase(g):
     return f
 
 
+@pytest.mark.on_ci("the schemes of one side", but=r"-auto\]")
 @pytest.mark.thorough("the other sizes", but="1.0-")
 @pytest.mark.parametrize("scheme", ["auto", "forward", "backward"])
 @pytest.mark.parametrize("size", [0.1, 0.3, 1.0, 3.0])
@@ -1693,6 +1700,7 @@ BESIDE = {
 }
 
 
+@pytest.mark.on_ci("the other kinks", but=r"^relu\]")
 @pytest.mark.parametrize("name", BESIDE)
 def test_steps_across_a_kink_beside_x_give_no_third_derivative(name):
     """The even part of the kink cancels in a central difference of order 3."""
@@ -1712,6 +1720,7 @@ def test_steps_across_a_kink_beside_x_give_no_third_derivative(name):
             assert found.verdict != "ok" or abs(found.value - truth) <= found.error
 
 
+@pytest.mark.on_ci("the other powers", but=r"^(0\.5|1\.0)\]")
 @pytest.mark.parametrize("power", [0.25, 0.5, 0.75, 1.0])
 def test_an_oscillation_at_all_distances_has_no_derivative(power):
     rng = np.random.default_rng(0)
@@ -1751,6 +1760,11 @@ def test_slope_between_the_jumps_of_a_term_in_float32_is_not_the_derivative(
     assert found.verdict == "unresolved" or abs(found.value - truth) <= found.error
 
 
+@pytest.mark.on_ci(
+    "200 functions; "
+    "test_slope_between_the_jumps_of_a_term_in_float32_is_not_the_derivative has "
+    "three"
+)
 def test_few_functions_with_a_term_in_float32_get_a_wrong_answer():
     random, wrong = np.random.default_rng(3), 0
     for _ in range(200):

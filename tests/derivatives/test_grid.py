@@ -172,6 +172,7 @@ def test_samples_of_jax_are_traced_and_the_derivative_is_linear_in_them():
     )
 
 
+@pytest.mark.on_ci("a million points; nothing shorter has several blocks")
 def test_a_million_uneven_points_take_seconds_at_most_and_blocks_meet():
     n = 1_000_000
     x = np.linspace(0, 100, n)
@@ -292,6 +293,7 @@ def test_an_uneven_grid_far_from_zero_is_not_even():
     np.testing.assert_allclose(found / 2.0**44, 6.0 * k, atol=1e-6)
 
 
+@pytest.mark.on_ci("the first derivative, and the other dtype", but="2-float16")
 @pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
 @pytest.mark.parametrize("order", [1, 2])
 def test_samples_in_half_precision_have_the_derivative_of_float32(dtype, order):

@@ -83,6 +83,7 @@ def test_estimate_of_the_laplacian_has_the_stated_mean_and_variance():
     np.testing.assert_allclose(diagonal, (6.0 * n, 0.0), rtol=1e-14)
 
 
+@pytest.mark.on_ci("other ends of a small matrix", but="^60|3-largest")
 @pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
 @pytest.mark.parametrize("n", [3, 60])
 def test_eigenvalues_and_vectors_are_those_of_the_dense_matrix(which, n):
@@ -126,6 +127,7 @@ def test_residuals_and_products_are_those_of_vectors_that_are_wrong(monkeypatch)
     assert found.products == len(calls) > 3
 
 
+@pytest.mark.on_ci("float32 and a larger matrix", but="float64")
 @pytest.mark.thorough("the other units", but="float32-1e-11-80|float64-1e-200-20")
 @pytest.mark.parametrize("n", [20, 80])
 @pytest.mark.parametrize(
@@ -145,6 +147,7 @@ def test_eigenvalues_keep_their_digits_in_any_unit(dtype, unit, n):
     assert np.all(residuals <= accuracy)
 
 
+@pytest.mark.on_ci("the other sign", but="smallest")
 @pytest.mark.parametrize(("which", "sign"), [("smallest", 1), ("largest", -1)])
 def test_an_eigenvalue_that_is_exactly_zero_is_found(which, sign):
     scales = sign * jnp.arange(60.0)
@@ -153,6 +156,10 @@ def test_an_eigenvalue_that_is_exactly_zero_is_found(which, sign):
     np.testing.assert_allclose(found.values, [0.0, sign], atol=1e-11)
 
 
+@pytest.mark.on_ci(
+    "a network; test_eigenvalues_and_vectors_are_those_of_the_dense_matrix has a "
+    "quadratic function of one array"
+)
 def test_spectrum_of_a_network_is_that_of_its_dense_hessian():
     random = np.random.default_rng(1)
     data = jnp.asarray(random.normal(size=(20, 5)))

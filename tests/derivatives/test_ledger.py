@@ -111,6 +111,9 @@ NUMPY = {
 }
 
 
+@pytest.mark.on_ci(
+    "eleven more equations", but=r"^(transpose|int|copies|ij,jk->ik|many)\]"
+)
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_every_printed_equation_is_true(name):
     # The text of the equation, evaluated by NumPy.
@@ -133,6 +136,7 @@ def tail(v):
 
 
 @pytest.mark.thorough("a decomposition and a product of matrices", but="args[0-2]")
+@pytest.mark.on_ci("a square", but=r"args[12]")
 @pytest.mark.parametrize(
     ("first", "rest", "args"),
     [

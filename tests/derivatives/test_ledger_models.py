@@ -161,6 +161,10 @@ VALUES = {
 }
 
 
+@pytest.mark.on_ci(
+    "the other values at the level of primitives",
+    but=r"-mathematics\]|^(key|bfloat16|integer into a jvp).*-primitives\]",
+)
 @pytest.mark.thorough(
     "narrow dtypes alone, and more keys and integers",
     but=r"^(?!\w+ alone|several|vector|tangent of an integer, \(5)",

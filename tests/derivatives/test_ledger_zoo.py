@@ -380,14 +380,31 @@ REPEATS = (
     *("vmap inside", "max, min, abs", "multilayer perceptron"),
     *("softmax cross-entropy", "solve", "norm", "prod", "instance", "where"),
 )
-NOT_ALONE = pytest.mark.thorough("functions of which another shows the kind")
-NAMES = [pytest.param(key, marks=NOT_ALONE if key in SLOW else ()) for key in ZOO]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(key, marks=NOT_ALONE if key in REPEATS else ()) for key in ZOO],
+# A ledger is made once for all tests. make test leaves these out of all of them.
+MORE = (
+    *("repeated inputs", "recurrent network", "complex inside", "dynamic slice"),
+    *("scatter", "pooling", "vmapped cond", "dropout", "custom rules, nested"),
+    *("custom vjp, vmapped", "clip, round, argmax", "partial"),
+    "vector-Jacobian product inside",
 )
+NOT_ALONE = pytest.mark.thorough("functions of which another shows the kind")
+ON_CI = pytest.mark.on_ci("most functions; make test has sixteen small ones")
+IN_BITS = [
+    pytest.param(
+        key, marks=NOT_ALONE if key in REPEATS else ON_CI if key in MORE else ()
+    )
+    for key in ZOO
+]
+NAMES = [
+    pytest.param(
+        key,
+        marks=NOT_ALONE if key in SLOW else ON_CI if key in (*REPEATS, *MORE) else (),
+    )
+    for key in ZOO
+]
+
+
+@pytest.mark.parametrize("name", IN_BITS)
 def test_value_and_gradient_have_the_bits_of_jax_grad(name):
     # Operation by operation: what jax.numpy jits inside, XLA fuses, and then it rounds
     # elsewhere. But a scan stays one.

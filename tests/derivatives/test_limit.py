@@ -87,6 +87,9 @@ def test_limit_of_the_complex_step_is_the_derivative_or_nan(name):
     np.testing.assert_allclose(found, slope, rtol=1e-11, atol=1e-50 * (slope == 0))
 
 
+@pytest.mark.on_ci(
+    "the central difference and Richardson's", but="forward-float32|complex"
+)
 @pytest.mark.thorough(
     "the other dtype of each scheme",
     but="forward-float32|central-float64|richardson-float32|complex-float64",

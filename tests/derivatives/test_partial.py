@@ -142,6 +142,11 @@ def test_each_path_is_the_product_of_its_steps():
     assert found.total == pytest.approx(1 + 15 * x**4)
 
 
+@pytest.mark.on_ci(
+    "a tree and two outputs; "
+    "test_total_equals_jax_on_the_composition_of_a_random_graph has one array and one "
+    "output"
+)
 def test_trees_and_many_outputs_are_those_of_jax():
     f = lambda p, y: jnp.stack([p["a"] * y, p["b"].sum() + y**2])
     g = lambda p: p["a"] ** 2 + p["b"] @ p["b"]
@@ -157,6 +162,7 @@ def test_a_variable_that_x_reaches_only_through_others_has_no_direct_part():
     assert found.total == 24
 
 
+@pytest.mark.on_ci("eleven variables; nothing shorter has too many paths")
 def test_paths_are_left_out_where_they_are_too_many_and_the_total_is_not():
     # Every variable takes all before it: 2^11 paths.
     dependencies = {}
@@ -273,6 +279,7 @@ def test_an_argument_by_position_is_passed_by_position():
     np.testing.assert_allclose(found.total, np.sin(2.0) + 2.0 * np.cos(2.0))
 
 
+@pytest.mark.on_ci("one more set of arguments", but=r"[06]\]")
 @pytest.mark.thorough("the other sets of arguments", but=r"[036]\]")
 @pytest.mark.parametrize(
     "names", [(), ("a",), ("b",), ("c",), ("a", "c"), ("b", "c"), ("a", "b", "c")]

@@ -139,6 +139,7 @@ def test_rule_equals_the_recorded_digits(name):
         )
 
 
+@pytest.mark.on_ci("the inverse function", but="^quotient")
 @pytest.mark.thorough(
     "the other rules; test_rule_equals_the_recorded_digits has them all",
     but=r"^(quotient|inverse function)\]",
@@ -151,6 +152,7 @@ def test_rule_agrees_with_jax_and_with_differences(name):
     assert check.residual_differences < 2e-12
 
 
+@pytest.mark.on_ci("the inverse function", but="^quotient")
 @pytest.mark.thorough("the other rules", but=r"^(quotient|inverse function)\]")
 @pytest.mark.parametrize(
     "name",
@@ -257,6 +259,7 @@ def test_every_public_name_is_there():
     } == set(rules.__all__)
 
 
+@pytest.mark.on_ci("one rule at one point; nothing shorter has it")
 def test_the_first_power_has_its_derivative_at_zero():
     found = verify_derivative_rule(
         "power with a whole exponent", jax.random.key(0), points=[0.0] * 20

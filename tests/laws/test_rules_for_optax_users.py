@@ -215,6 +215,9 @@ def test_the_rate_may_be_a_schedule_or_the_rule_says_why_not(name):
         )
 
 
+@pytest.mark.on_ci(
+    "two steps without jax.jit; nothing shorter has the rates of a scheduled lbfgs"
+)
 def test_a_scheduled_lbfgs_steps_by_its_rate():
     rule = UPDATE_RULES["lbfgs"](schedules.piecewise(0.5, [1], [0.25]), linesearch=None)
     x, state = (
@@ -296,7 +299,7 @@ def after_steps(rule, params, value_fn, still=(), num_steps=6):
     return params, evaluation_params(state, params)
 
 
-@pytest.mark.on_ci("three of five rules", but="polyak_averaging|lion")
+@pytest.mark.on_ci("four of five rules", but="lion")
 @pytest.mark.thorough(
     "the rules that follow from their chains",
     but="schedule_free_sgd|polyak_averaging|lookahead|mechanic|lion",
@@ -334,7 +337,7 @@ def test_the_way_from_the_start_counts_no_step_without_a_gradient(name):
         jax.tree.map(np.testing.assert_array_equal, moved, params)
 
 
-@pytest.mark.on_ci("the other wrappers", but="by_group|accumulate|lookahead")
+@pytest.mark.on_ci("the other wrappers", but="by_group")
 @pytest.mark.parametrize(
     "wrap",
     [

@@ -76,6 +76,7 @@ def test_params_are_those_of_the_module_in_the_dtype_asked_for_and_predictions_f
         )
 
 
+@pytest.mark.on_ci("no example", but="leading2")
 @pytest.mark.thorough("other numbers of axes", but="leading[24]")
 @pytest.mark.parametrize("leading", [(), (2,), (2, 3), (2, 1, 3), (0,)])
 def test_leading_axes_of_any_number_equal_the_loop_over_examples(leading):
@@ -209,6 +210,11 @@ def test_what_is_no_module_and_what_is_no_example_are_refused():
         model.apply(params, {"x": X})
 
 
+@pytest.mark.on_ci(
+    "a gradient beside differences; "
+    "test_leading_axes_of_any_number_equal_the_loop_over_examples has the "
+    "predictions that it is made of"
+)
 def test_a_linen_model_is_trained_by_the_objective_of_every_other():
     model = from_linen(Small(), X[0, 0])
     params = drawn(model)

@@ -114,6 +114,13 @@ CASES = [
 ]
 
 
+@pytest.mark.on_ci(
+    (
+        "five layers with the squared error; "
+        "test_deltas_are_the_derivatives_by_the_sums_and_by_the_input has it on three"
+    ),
+    but=r"softmax|logistic",
+)
 @pytest.mark.thorough(
     "the other activations, whose slopes test_activations.py has",
     but="-gelu-softmax_cross_entropy-float64|relu-logistic|sigmoid-squared",

@@ -191,7 +191,7 @@ def test_names_are_compared_only_if_the_architecture_differs(monkeypatch):
     assert listed
 
 
-@pytest.mark.on_ci("two more networks", but="mlp|recurrent")
+@pytest.mark.on_ci("the other networks", but="mlp")
 @pytest.mark.thorough("the larger networks", but="linear|softmax|mlp|recurrent")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_refuses_the_weights_of_another_architecture(name):
@@ -202,7 +202,7 @@ def test_a_network_refuses_the_weights_of_another_architecture(name):
             jax.jit(model.apply)(strange.init(jax.random.key(0)), x)
 
 
-@pytest.mark.on_ci("two more models", but="mlp|cnn")
+@pytest.mark.on_ci("the other models", but="mlp")
 @pytest.mark.thorough("the largest of the models", but=r"^(?!transformer)")
 @pytest.mark.parametrize(
     ("model", "x"),
@@ -225,6 +225,10 @@ def test_the_first_trace_of_a_model_is_that_of_all_others(model, x):
     assert "random" not in first
 
 
+@pytest.mark.on_ci(
+    "a recurrence; test_the_first_trace_of_a_model_is_that_of_all_others has another "
+    "model"
+)
 def test_the_first_step_of_a_recurrence_is_traced_as_all_others():
     network = models.recurrence(3, 4, 2)
     params, carry = network.init(jax.random.key(0)), network.start(())

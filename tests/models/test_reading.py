@@ -65,6 +65,9 @@ def test_risk_is_the_mean_and_has_its_gradient():
     np.testing.assert_allclose(gradient, expected, atol=1e-14)
 
 
+@pytest.mark.on_ci(
+    "a model with noise; test_objectives.py has the key of a batch in empirical_risk"
+)
 def test_key_of_the_batch_reaches_the_model():
     def apply(params, x, key=None):
         assert key is not None
@@ -136,7 +139,7 @@ def test_bad_slice_is_named():
         reading.reader(bigram(), TOKENS, CONTEXT, slice_size=0)
 
 
-@pytest.mark.on_ci("another dtype", but="uint")
+@pytest.mark.on_ci("the other dtypes", but="uint8")
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint64])
 def test_starts_of_any_integer_dtype_reach_their_window(dtype):
     text = np.arange(600) % 7

@@ -51,6 +51,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.on_ci("three of five entries", but="jax]|code]")
 @pytest.mark.thorough("eight more entries", but="jax]|lane_width|model|xla_flags|code")
 @pytest.mark.parametrize(
     ("path", "value", "words"), OTHERS, ids=[".".join(path) for path, *_ in OTHERS]

@@ -78,6 +78,10 @@ def test_exponential_averaging_is_the_weighted_mean(decay):
     assert_near(means, jax.tree.map(from_start, path, START))
 
 
+@pytest.mark.on_ci(
+    "1,000 walks of 400 steps; test_descent_evaluates_at_the_average has the average "
+    "of twelve steps without noise"
+)
 def test_averaging_loses_the_noise_that_a_constant_rate_keeps_up():
     # x_(t+1) = (1 - η λ) x_t + η e_t: the mean of T iterates has the variance of e over
     # λ² T, the last iterate η / λ (2 - η λ).

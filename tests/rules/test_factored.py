@@ -48,6 +48,7 @@ def test_adafactor_factors_no_leaf_with_a_short_second_axis():
     assert adafactor(0.1).init(jnp.zeros((200, 3)))[0].nu.shape == (200, 3)
 
 
+@pytest.mark.on_ci("the other shapes", but="2, 5|1, 4")
 @pytest.mark.parametrize("shape", [(2, 5, 3), (5, 2, 3), (3, 3), (1, 4)], ids=str)
 def test_adafactor_is_its_formula_for_leaves_of_any_shape(shape):
     problem, given = of_shape(*shape), {"min_dim_size_to_factor": 1}
@@ -58,6 +59,10 @@ def test_adafactor_is_its_formula_for_leaves_of_any_shape(shape):
     assert distance(found, exact, problem).largest <= 64 * np.finfo("float64").eps
 
 
+@pytest.mark.on_ci(
+    "adafactor without factors; "
+    "test_adafactor_is_its_formula_for_leaves_of_any_shape has the factors"
+)
 def test_adafactor_on_squares_of_rank_one_is_adafactor_without_factors():
     g = jnp.outer(jnp.array([1.0, -3.0]), jnp.array([2.0, 0.5, -1.0]))
     x = jnp.ones((2, 3))

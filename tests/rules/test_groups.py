@@ -57,6 +57,10 @@ def by_name(params):
     )
 
 
+@pytest.mark.on_ci(
+    "labels by a function, which test_groups_may_be_nested_and_chained_and_swept has",
+    but=r"prefix",
+)
 @pytest.mark.parametrize("labels", [LABELS, by_name], ids=["prefix", "function"])
 def test_groups_equal_optax(labels):
     ours = by_group({"fast": adamw(0.1), "slow": heavy_ball(0.01)}, labels)

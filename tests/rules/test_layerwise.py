@@ -390,6 +390,7 @@ def test_muon_takes_the_matrices_it_is_told():
     np.testing.assert_array_equal(by_function[1]["w"], found[1]["w"])
 
 
+@pytest.mark.on_ci("what follows from the formula; test_every_rule.py has LAMB's")
 def test_lamb_moves_every_leaf_by_the_rate_times_its_length():
     gradients = [jax.tree.map(lambda a, k=k: jnp.sin(k + a), PARAMS) for k in range(4)]
     for u in updates_of(lamb(0.01, weight_decay=0.1), gradients, PARAMS):
@@ -400,7 +401,8 @@ def test_lamb_moves_every_leaf_by_the_rate_times_its_length():
 
 
 @pytest.mark.thorough(
-    "scales; test_lamb_moves_every_leaf_by_the_rate_times_its_length has lengths"
+    "scales; in .ci/run, "
+    "test_lamb_moves_every_leaf_by_the_rate_times_its_length has lengths"
 )
 def test_lamb_sees_no_scale_of_a_gradient_or_of_the_params_but_moves_with_the_params():
     gradients = [normal(k, 3, 4) for k in range(4)]

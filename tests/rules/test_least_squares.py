@@ -93,6 +93,11 @@ def design(case):
     return columns, np.array(case["y"], float), coefficients
 
 
+@pytest.mark.on_ci(
+    "a polynomial of degree ten; "
+    "test_dependent_columns_are_told_and_dealt_with_as_asked has one step, but not "
+    "the digits"
+)
 @pytest.mark.thorough("the other regressions", but="Filip")
 @pytest.mark.parametrize("name", nist.LINEAR)
 def test_linear_regressions_take_one_step_to_the_digits_of_qr(name):
@@ -178,6 +183,9 @@ def exactly(rule, name, rate):
     )
 
 
+@pytest.mark.on_ci(
+    "another rate of Levenberg-Marquardt", but=r"-(1\.0-roth|0\.5-decay)-"
+)
 @pytest.mark.thorough(
     "the other problems and dtype", but=r"-(1\.0-roth|0\.125-roth|0\.5-decay)-float64\]"
 )

@@ -444,6 +444,7 @@ def test_a_step_of_0_that_is_meant_is_no_end(rule):
 
 
 @pytest.mark.thorough("another rule beside it", but="rule0")
+@pytest.mark.on_ci("two groups; nothing shorter shows this")
 @pytest.mark.parametrize("rule", [gradient_descent(0.1), newton()])
 def test_a_group_that_has_come_to_its_end_does_not_end_the_others(rule):
     f = lambda x: x["a"] ** 2 + (x["b"] - 3.0) ** 2

@@ -125,6 +125,9 @@ def test_one_step_minimises_a_quadratic(make, rate):
     np.testing.assert_allclose(points[1], np.array([3.0, -1.0]) / 11.0, rtol=1e-14)
 
 
+@pytest.mark.on_ci(
+    "six steps; laws/test_every_rule.py has Newton's formula in fifty digits"
+)
 @pytest.mark.thorough(
     "the trust region; test_walk_is_that_of_the_formula has its steps", but=r"^newton"
 )

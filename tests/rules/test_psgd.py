@@ -103,6 +103,7 @@ def traced_update(probability, g, state):
 traced_draws = jax.jit(lambda step: psgd_draws(KEY, step, X))
 
 
+@pytest.mark.on_ci("factors that are updated in each step", but=r"0\.5")
 @pytest.mark.parametrize("probability", [1.0, 0.5])
 def test_psgd_is_its_formula_on_the_same_draws(probability):
     gradients = [

@@ -250,6 +250,7 @@ TEN_STEPS = {
 }
 
 
+@pytest.mark.on_ci("L-BFGS with backtracking", but="^bfgs")
 @pytest.mark.thorough(
     (
         "the other two pairs of rule and search, and the quadratic, which "

@@ -50,7 +50,9 @@ def matrices(shape, dtype):
         yield matrix.astype(dtype), rng.standard_normal(shape[0]).astype(dtype)
 
 
-@pytest.mark.on_ci("wide matrices in float32", but="shape1-float64")
+@pytest.mark.on_ci(
+    "wide matrices in float32, and LAPACK", but="own loops-shape1-float64"
+)
 @pytest.mark.thorough(
     "the other pairs of shape and dtype", but="shape1-float64|shape3-float32"
 )

@@ -273,7 +273,7 @@ def test_adgd_stays_where_it_stands_and_shows_nan():
     assert np.all(np.isnan(updates))
 
 
-@pytest.mark.on_ci("all but adgd and mechanic", but="rule[14]")
+@pytest.mark.on_ci("all but adgd", but="rule1")
 @pytest.mark.parametrize(
     "rule",
     [
