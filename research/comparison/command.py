@@ -53,7 +53,7 @@ def parse_command(
       batch_size: Number of examples in a batch. 0 means all examples, and is returned
         as None.
       seeds, tuning_seeds: Seeds, in the syntax of `research.runs.parse_seeds`.
-      **terms: Other arguments of `make_protocol`; they are returned unchanged.
+      **terms: Further arguments of `compare`, returned unchanged.
     Returns:
       All arguments of `compare` except `workload`, by name.
     Raises:

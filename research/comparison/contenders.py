@@ -42,9 +42,10 @@ class Contender(NamedTuple):
         batch. To compute the value, the gradient, or both together counts as one
         evaluation. The gradient that the step receives counts, too, so the cost is at
         least 1.
-      stated: Whether the user or the package stated `evaluations`. A value other than 1
-        always counts as stated. If the update of a rule evaluates the objective, but
-        the cost is not stated, the rule is refused.
+      stated: Whether the cost in `evaluations` is known. It is known for the rules of
+        this package, and if the user gave it. If it is not known, `evaluations` is 1,
+        and a rule whose update evaluates the objective is refused. A value other than 1
+        always counts as known.
     """
 
     name: str

@@ -42,8 +42,9 @@ class TotalDerivative(NamedTuple):
         effect of x through that argument. The dict has an entry for each argument of f
         that is a key of `dependencies` (see `total_derivative`).
       total: df/dx, which equals `direct` plus the sum of the values of `via`.
-      paths: Tuple of all paths from x to f, whose values add up to `total`. If there
-        are more than 1000 paths, the tuple is empty.
+      paths: All paths from x to f, a tuple of `DependencyPath`. The value of a path is
+        the product of the derivatives along it, and the sum of these values is `total`.
+        If there are more than 1000 paths, the tuple is empty.
     """
 
     direct: Any

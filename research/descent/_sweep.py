@@ -23,8 +23,9 @@ from research.update_rules._transforms import evaluation_params
 class SweepProgress(NamedTuple):
     """Progress of a call of `sweep`.
 
-    A run is one training. `sweep` trains its runs in batches. It trains a batch without
-    a pause for a number of epochs, called a chunk, and then reports the progress.
+    A run is one training. `sweep` trains a group of runs at the same time. A chunk is a
+    number of epochs. `sweep` reports its progress each time a group has trained for a
+    chunk.
 
     Attributes:
       share: Fraction of the work that is done, from 0 to 1.

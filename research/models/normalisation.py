@@ -60,7 +60,7 @@ def rms_normalisation(
     *,
     epsilon: float = 1e-6,
 ) -> Float[Array, "*batch d"]:
-    """Apply root-mean-square normalisation: compute scale x / √(mean(x²) + ε).
+    """Apply root-mean-square normalisation: compute scale * x / √(mean(x²) + ε).
 
     The mean is taken over the last axis, and ε is `epsilon`. Unlike in
     `layer_normalisation`, no mean is subtracted from x and there is no bias. If x has

@@ -95,8 +95,9 @@ def passes_to_target(
       Passes, shape (...); inf for a run that did not reach the target. If a run has a
       NaN or infinite gap before the target, the result is also inf, because a run that
       diverged never counts as successful. A run that starts at the target costs
-      `passes[0]`. Relative gaps below 1e-12 are rounding errors. They count as 1e-12,
-      or as the target if the target is lower.
+      `passes[0]`. Relative gaps below 1e-12 are rounding errors. Such a gap counts as
+      1e-12. If the target is below 1e-12, it counts as the target, so the run reaches
+      the target.
     Raises:
       ValueError, TypeError: The shapes do not fit, `passes` does not ascend or is not
         finite, or `target` is not a positive number.
@@ -359,8 +360,8 @@ def digits_gained(
     Here f_0 is the initial value of the objective f, and f* is its minimum. A pass is
     one pass over the data. The result is minus the number of decimal digits that a run
     gained, averaged over the passes. The result is low, which is good, if the gap f -
-    f* falls early and ends low. No target is needed. A gap below 1e-12 times the
-    initial gap counts as 1e-12 times the initial gap.
+    f* falls early and ends low. Unlike `passes_to_target`, it needs no target. A gap
+    below 1e-12 times the initial gap counts as 1e-12 times the initial gap.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending.

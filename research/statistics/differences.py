@@ -45,14 +45,15 @@ class Difference(NamedTuple):
         difference of 10 % between the costs of the chosen trials with probability 0.8
         (power). A difference is detected if the interval of the ratio excludes 1. The
         number is 0 if the study has enough seeds. It is -1 if no number of reporting
-        seeds suffices, because the choice of the trial alone makes the ratio too
-        uncertain to detect 10 %. Then more tuning seeds help. The number is also -1 if
-        a rule did not reach the target in the study, or if only one of the two rules
-        reached the target in a bootstrap replicate (a resample of the seeds). The
-        number is estimated from the variance in the study. With 20 seeds, the standard
-        error of this variance is a third of the variance. If the choice of the trial is
-        uncertain, the number is too small: in simulations with this number of
-        additional seeds, the power was 0.6 instead of 0.8.
+        seeds suffices: other tuning seeds might choose another trial, and this alone
+        makes the ratio too uncertain to detect 10 %. Then more tuning seeds help. The
+        number is also -1 if a rule did not reach the target in the study, or if only
+        one of the two rules reached the target in a bootstrap replicate (a resample of
+        the seeds). The number is an estimate from the variance in the study. With 20
+        seeds, the standard error of this variance is a third of the variance. If other
+        tuning seeds might choose another trial, a positive number is often too small:
+        in simulations with this number of additional seeds, the power was 0.6 instead
+        of 0.8.
     """
 
     ratio: float

@@ -119,8 +119,8 @@ def searched_difference(
     - Σ is the sum over the two rules.
     - m_j is, for each rule, the mean log cost of search j over the seeds.
     - R is the sum of the squares of the rule's residuals, divided by (J - 1) (n - 1).
-      The residuals are those of the model of one workload: log cost = rule + search +
-      seed + residual.
+      The residuals are what remains of the log costs if the statistical model log cost
+      = effect of the search + effect of the seed is fitted to the rule's costs.
 
     For an interval with the level c, t is the (1 + c) / 2 quantile of Student's t
     distribution. Satterthwaite's formula gives the degrees of freedom of this

@@ -108,8 +108,9 @@ def adafactor(
     If a leaf is not factored, v̂_t = v_t. A matrix is factored if both its sides are at
     least min_dim_size_to_factor long. Then only the means r_t of the rows and q_t of
     the columns of v_t are stored, and v̂_t = r_t q_tᵀ / mean(r_t), where mean(r_t) is
-    the mean of the entries of r_t. For leaves with more axes, r_t and q_t are the means
-    over the longest and over the second longest axis.
+    the mean of the entries of r_t. In a leaf with more axes, the two longest axes take
+    the place of the sides: r_t is the mean of v_t over the longest axis, and q_t the
+    mean over the second longest.
 
     Use it if the state of Adam does not fit into memory. For an (m, n) matrix that is
     factored, Adafactor without momentum stores m + n numbers. By default, the rate is

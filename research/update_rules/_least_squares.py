@@ -100,9 +100,10 @@ def gauss_newton(
     of the state reports a singular matrix, and the argument `singular` chooses the
     step. "shortest" takes the minimiser h with the smallest |D h|, where the diagonal
     matrix D holds the lengths of the columns. "stop" takes no step. With fewer
-    residuals than params, there is always such a column. Column j counts as such a
-    column if |R_jj| is at most m eps times its length. Here R is the factor in J = Q R,
-    m is the number of residuals and eps is the machine epsilon.
+    residuals than params, some column is always a linear combination of the others.
+    Let R be the triangular factor in J = Q R, m the number of residuals and eps the
+    machine epsilon. Column j of J counts as a linear combination of the others if
+    |R_jj| is at most m eps times the length of the column.
 
     Use it to fit a curve with few parameters from a good start. From a poor start,
     Levenberg-Marquardt is safer.

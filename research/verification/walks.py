@@ -368,12 +368,13 @@ class Deviation(NamedTuple):
 
     Attributes:
       largest: The largest difference, as `distance` or `deviation` defines it.
-      step: First step, counted from 0, after which the largest difference occurs.
+      step: The step, counted from 0, that leads to the params with the largest
+        difference. If there are several, the first of them.
       leaf: Path of the leaf with the largest difference. "" if the params are one
         array.
-      first: First step, counted from 0, after which the difference is larger than a
-        tolerance. In `distance`, the tolerance is an argument. In `deviation`, the
-        tolerance is 0. If there is no such step, `first` is -1.
+      first: The first step, counted from 0, that leads to params with a difference
+        above a tolerance. In `distance`, the tolerance is an argument. In `deviation`,
+        the tolerance is 0. If there is no such step, `first` is -1.
     """
 
     largest: float

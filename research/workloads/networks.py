@@ -94,7 +94,7 @@ def network_workload(
       accuracy: If True, the metric of the workload is the accuracy, as for a
         classifier. If False, the workload has no metric.
     Returns:
-      The network workload. Its field `workload` has no optimum.
+      The `NetworkWorkload`. The optimum of its training objective is not known.
     Raises:
       ValueError: validation is None, batch_size is larger than the number of training
         examples, or batch_size or num_epochs is not a positive integer.

@@ -69,9 +69,9 @@ class Range(NamedTuple):
 
     If several smooth pieces of f meet at x, each slope is that of one piece. Clarke's
     generalised gradient is the set of weighted means of the pieces' gradients at x.
-    Take the product of the direction and any vector in this set. If each piece contains
-    at least one of the points, this product lies between the smallest and the largest
-    slope.
+    If each piece contains at least one of the points close to x, the following holds
+    for any vector in this set: its product with the direction lies between the smallest
+    and the largest slope.
 
     Attributes:
       low, high: Smallest and largest slope. Both are NaN if they do not clearly differ,
@@ -99,8 +99,9 @@ def slopes_nearby(near: Neighbourhood, gap: float) -> Range:
 
     Args:
       near: The point and the direction v.
-      gap: Distance between the tested derivative and the slope at x. A limit counts
-        only if its error estimate is below gap / 8.
+      gap: Absolute difference between the derivative that the check tests and the slope
+        of ⟨w, f⟩ along v that it has measured at x. A limit counts only if its error
+        estimate is below gap / 8.
     Returns:
       The `Range`. Both slopes are NaN if no limit counts, or if the two slopes differ
       by at most three times the sum of their error estimates.

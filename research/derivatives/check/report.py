@@ -157,8 +157,8 @@ class CheckReport(NamedTuple):
     - An error that is 0 outside one leaf, if x has several leaves. Each leaf counts as
       a kind of its own.
 
-    If the gradient is 0, an error is divided by the change of f over a step as long as
-    x. If rounding hides this change, it is divided by the size of f.
+    If the gradient is 0, an error is divided by the change of f over a step of the
+    length of x. If rounding hides this change, an error is divided by the size of f.
 
     Attributes:
       verdict: "right", "wrong", "kink" (f has no derivative at x), "unresolved" (the
@@ -508,9 +508,10 @@ def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
     Args:
       f: Name of the function.
       smallest: Smallest error that the check can detect, relative to the gradient.
-      of_change: Smallest error that the check can detect, relative to the change of f
-        over a step. If `by_size` is true, this error is relative to the size of f.
-      by_size: Whether f hardly changes over a step.
+      of_change: Smallest error that the check can detect, relative to the size of f if
+        `by_size` is true, and to the change of f over a step otherwise.
+      by_size: Whether `of_change` is relative to the size of f. This is so if f hardly
+        changes over a step.
     """
     times = (
         f", which is {smallest:.1e} times the gradient" if smallest != of_change else ""

@@ -45,7 +45,8 @@ class Values:
     In the methods, f stands for ⟨w, f⟩. The slope is an estimate of the derivative of
     f(x + h v) with respect to h at h = 0. It follows from values of f at h = 0 and at
     the steps ±length, ±length / 2, ±length / 4, ... The methods replace the estimate,
-    or set its error to infinity if the values do not show the derivative.
+    or set its error to infinity if the slope of f cannot be found from the values. The
+    tested derivative is the derivative that the check compares with this slope.
 
     Args:
       line: The function f and its point x.
@@ -62,9 +63,8 @@ class Values:
       length: Length of the longest step, as a multiple of v.
       change: Largest value minus smallest value at the sampled points from x - v to
         x + v.
-      is_refuted: Whether short steps confirm neither the slope from long steps nor the
-        tested derivative: case 2 or 3 of the method `deny`. False until this method has
-        been called.
+      is_refuted: Whether the method `deny` has found that the slope from long steps is
+        wrong, and that short steps do not show the tested derivative either.
       leap: Size of a jump of f at x that no step length refutes, or 0 if there is no
         such jump.
       noise: Measured rounding error of a value of f beside x.

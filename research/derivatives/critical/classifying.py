@@ -54,16 +54,18 @@ class CriticalPoint(NamedTuple):
         finite.
       newton_radius: *Estimate* of the distance from x within which Newton's method
         converges to x. Let H be the Hessian at x, H(z) the Hessian at z, and β = ‖H⁻¹‖.
-        For a distance r, let L be the largest value of ‖H(z) - H‖ / r for samples z at
-        the distance r from x. `newton_radius` is the largest tested distance such that
-        r <= 2 / (3 β L) holds for this distance r and for all shorter tested distances
-        r. L estimates the Lipschitz constant of the Hessian, but it is not a bound, so
+        For a distance r, let L(r) be the largest value of ‖H(z) - H‖ / r for samples z
+        at the distance r from x. A tested distance r passes if r <= 2 / (3 β L(r)).
+        `newton_radius` is the largest tested distance that passes together with all
+        shorter ones. L estimates the Lipschitz constant of the Hessian, but it is not a
+        bound, so
         `newton_radius` is not a guarantee. `newton_radius` is 0 for a degenerate point,
         and if the samples give no estimate.
-      order: Order of the derivatives that decide what the point is. It is 2 if the
-        point is not degenerate. For a degenerate point, it is 2, 3 or 4 if derivatives
-        of this order decide the text in `note`. It is 0 if derivatives of a higher
-        order decide this text, if values of f decide it, or if the text is "undecided".
+      order: Order of the derivatives that decide what the point is, as said in `kind`
+        and, for a degenerate point, in `note`. It is 2 if the point is not degenerate.
+        For a degenerate point, it is 2 (the Hessian shows a saddle), 3 or 4. It is 0 if
+        derivatives of a higher order or values of f decide, or if the point is
+        undecided.
       note: "" if the point is not degenerate. For a degenerate point, a text that says
         what higher derivatives or values of f show, with the reason. The text starts
         with "a minimum", "a maximum", "a saddle", "no extremum" or "undecided". Here

@@ -108,7 +108,8 @@ class ForwardRuleNeeded(contextlib.AbstractContextManager[None]):
 
     Args:
       f: Function that is differentiated inside the context.
-      instead: Call to use instead, for the message.
+      instead: Text for the message: the call that the user should write instead of one
+        that needs a forward-mode rule.
     """
 
     def __init__(self, f: Callable[..., Any], instead: str):

@@ -287,12 +287,11 @@ def finite_difference(
     "unresolved". Examples are x² sin(1 / x) at 0 with order 2, and Weierstrass's
     function.
 
-    The bound is an estimate, not a guarantee. The problems
-    `research.derivatives.problems.HELD_OUT` have 66 points with a derivative. At all of
-    them the error was within the bound, and the median ratio of the bound to the error
-    was 14. At the 35 points without a derivative, the verdict was never "ok". But the
-    factors of the bound were chosen with knowledge of these problems, and of the random
-    functions with seeds 1, 2 and 7.
+    The problems `research.derivatives.problems.HELD_OUT` have 66 points with a
+    derivative. At all of them the error was within the bound, and the median ratio of
+    the bound to the error was 14. At the 35 points without a derivative, the verdict
+    was never "ok". But the factors of the bound were chosen with knowledge of these
+    problems, and of the random functions with seeds 1, 2 and 7.
 
     The table shows the percentage of wrong answers on the random functions of
     `research.derivatives.problems` with seed 1, with 2,000 functions in each class. An

@@ -48,10 +48,10 @@ class Equation:
         custom derivative rule, because adjoints pass through the rule instead.
       is_rule: Whether the equation is part of a custom derivative rule (custom_jvp,
         custom_vjp), and not of the function's value.
-      pullback: Function that `linearize` returns, with the active inputs as variables.
-        It computes the new adjoints of the active inputs from the adjoints of the
-        outputs and the existing adjoints of the active inputs. It is stored because it
-        is used three times: in the backward pass, for local derivatives and for paths.
+      pullback: Function for the backward pass through this equation. It computes the
+        new adjoints of the active inputs from the adjoints of the outputs and the
+        existing adjoints of the active inputs. It is stored because it is used three
+        times: in the backward pass, for local derivatives and for paths.
         None if it is not computed yet, or if no adjoint may pass through the equation.
       contributions: For each input, what the backward pass adds to the adjoint of the
         input because of this equation. None if the backward pass does not reach the
