@@ -117,8 +117,9 @@ def find(name: str) -> str:
 def keep(words: Sequence[str]) -> int:
     """Write the reference of an experiment from a run: reference/NAME.json.
 
-    The first picture of the run is stored beside the reference, as reference/NAME.svg
-    or NAME.png.
+    A picture is stored beside the reference, as reference/NAME.svg or NAME.png. If the
+    report of the experiment can draw a reference, the picture is drawn from the
+    reference. Otherwise it is the first picture of the run.
     """
     parser = Parser("python -m experiments keep", description=keep.__doc__)
     parser.add_argument(
@@ -178,8 +179,12 @@ def _check_agrees(run: Path, folder: Path) -> None:
 
 
 def _keep_picture(run: Path, folder: Path) -> Path:
+    """Write the picture of a run into a folder that has the run's reference."""
     pictures = importlib.import_module("experiments._pictures")
-    experiment = load(research.runs.read_manifest(run)["experiment"])
+    name = research.runs.read_manifest(run)["experiment"]
+    experiment = load(name)
+    if hasattr(research.cli.report_of(experiment), "draw_reference"):
+        return _keep_picture_of_reference(name, folder)
     return pictures.keep_picture(experiment, research.runs.load_result(run), folder)
 
 

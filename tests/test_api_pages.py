@@ -86,6 +86,23 @@ def test_a_page_has_the_sections_of_the_docstring_and_links_what_it_names():
     assert "(../research/losses/regression.py#L" in page
 
 
+def test_a_list_of_a_docstring_is_a_list_on_its_page():
+    text = "The cases are:\n\n- a long\n  one\n- another"
+    assert api.paragraphs(text, "losses") == "The cases are:\n\n- a long one\n- another"
+    entry = "  kind: One of two:\n    - a long\n      one\n    - another\n    Or ''."
+    assert api.entries(entry, "losses") == (
+        "- **kind**: One of two:\n  - a long one\n  - another\n\n  Or ''."
+    )
+    table = "rate  loss\n  0.1   0.2\n- 0.3"
+    assert api.listed(table, "losses").startswith("```")
+
+
+def test_a_sentence_before_a_colon_is_no_name_of_an_entry():
+    text = "  The optimum. Its params are: one array."
+    assert api.entries(text, "losses") == "The optimum. Its params are: one array."
+    assert api.entries("  ValueError, TypeError: No.", "losses").startswith("- **Value")
+
+
 def test_markup_of_a_docstring_is_shown_as_it_stands():
     assert api.prose("|x| <= a_i[0] and `b_i[0]`", "losses") == (
         r"\|x\| \<= a\_i\[0\] and `b_i[0]`"

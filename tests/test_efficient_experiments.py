@@ -51,7 +51,7 @@ def test_orders_that_were_not_tried_have_no_entry():
     result = cli.conduct(taylor_mode, config)
     rows = {row[0]: row for row in result.tables[0].rows}
     assert rows["scalar, taylor"][1] > 1
-    assert rows["scalar, taylor"][2:] == (None, None, None)
+    assert rows["scalar, taylor"][2:] == ("–", "–", "–")
     assert not [row for row in result.tables[1].rows if None in row]
     assert cli.report_of(taylor_mode).draw(result)
 

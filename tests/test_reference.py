@@ -305,6 +305,12 @@ def test_picture_that_lacks_a_number_of_its_reference_is_seen():
     ]
 
 
+@pytest.mark.parametrize("name", [*SHOWN, "compare_networks"])
+def test_kept_picture_is_drawn_from_the_reference_if_the_report_can(name):
+    kept = gallery.description(gallery.picture(name))
+    assert "Drawn from the numbers that are kept" in kept
+
+
 def test_every_report_that_draws_a_reference_is_tested():
     drawing = [
         path.stem
@@ -328,6 +334,11 @@ def test_picture_of_a_reference_is_kept_by_name(tmp_path, monkeypatch, capsys, d
     file = tmp_path / "reference/toy.svg"
     assert capsys.readouterr().out.split() == [str(file)]
     assert gallery.description(file) == "Full batch."
+    # So does a run, for its picture is that of its reference.
+    file.unlink()
+    assert experiments.main(["keep", str(run)]) == 0
+    assert gallery.description(file) == "Full batch."
+    capsys.readouterr()
     del toy.draw_reference
     with pytest.raises(SystemExit, match="2"):
         experiments.main(["keep", "toy", "--from-reference"])

@@ -16,7 +16,6 @@ from experiments.taylor_mode import (
     TIMED,
 )
 
-NOT_TRIED = "–"
 COLOURS = {TAYLOR: "#0072B2", NESTED: "#D55E00", JET: "#009E73"}
 
 
@@ -105,10 +104,9 @@ def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
     rows = {row["function and way"]: row for row in dots.rows(reference)}
     for panel, name in zip(axes[:, 0], ("scalar", "network"), strict=True):
         for way, colour in COLOURS.items():
-            found = [rows[f"{name}, {way}"][f"order {order}"] for order in TIMED]
-            known = [
-                (k, v) for k, v in zip(TIMED, found, strict=True) if v != NOT_TRIED
-            ]
+            row = rows[f"{name}, {way}"]
+            found = [dots.number(row[f"order {order}"]) for order in TIMED]
+            known = [(k, v) for k, v in zip(TIMED, found, strict=True) if v is not None]
             if known:
                 panel.semilogy(*zip(*known, strict=True), "o-", color=colour, label=way)
         panel.set(ylabel="operations / those of f", xlabel="order of the derivative")

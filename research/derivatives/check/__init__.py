@@ -821,8 +821,8 @@ class _Found(NamedTuple):
       size: Lower bound of the rounding error of a value, in units of the relative
         spacing ε of the floats.
       length: Length of the longest step, as a multiple of the direction.
-      is_refuted: Whether the slope from long steps is wrong, and short steps do not
-        show the tested derivative either.
+      is_refuted: As in `Values`: whether short steps confirm neither the slope from
+        long steps nor the tested derivative.
       leap: Size of the jump of f at x, 0 if there is none.
       noise: Measured rounding error of a value of f beside x.
       hidden_step: A distance from x up to which rounding hides how f changes, although

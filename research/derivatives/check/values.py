@@ -63,8 +63,8 @@ class Values:
       length: Length of the longest step, as a multiple of v.
       change: Largest value minus smallest value at the sampled points from x - v to
         x + v.
-      is_refuted: Whether the method `deny` has found that the slope from long steps is
-        wrong, and that short steps do not show the tested derivative either.
+      is_refuted: Whether the method `deny` has found its case 2 or 3: short steps
+        confirm neither the slope from long steps nor the tested derivative.
       leap: Size of a jump of f at x that no step length refutes, or 0 if there is no
         such jump.
       noise: Measured rounding error of a value of f beside x.
