@@ -5,7 +5,7 @@ the same program of one device. optax trains one after another, with a jitted st
 with one jitted scan per training, and with all threads of XLA or with the process
 pinned to one core. All evaluate the validation loss after every epoch, as the study
 does. Every contender is a process of its own, because threads and devices belong to a
-process. The contenders take turns.
+process. The contenders take turns, and a turn takes at least a second.
 
     python -m benchmarks.network_studies    # four networks, one after another
     python -m benchmarks.network_studies --only mlp_digits --quick   # a smoke run
@@ -40,6 +40,9 @@ RATES = np.geomspace(3e-4, 3e-3, 4)  # Of Adam. Larger rates magnify rounding.
 SEEDS = (0, 1)
 ROUNDS = 5
 TOLERANCE = 2e-2  # Of the mean validation loss, in float32.
+# Of each measurement. A study takes minutes, but some of these trainings take a tenth
+# of a second, in which a process that has waited for its turn is still slow.
+MIN_SECONDS = 1.0
 
 
 class NetworkRow(NamedTuple):
@@ -166,10 +169,11 @@ def _train_optax(
 
 
 def serve(name: str, contender: str, epochs: int | None) -> None:
-    """Train all runs once, then whenever a line comes on standard input.
+    """Train all runs once, then again whenever a line comes on standard input.
 
-    Each answer is a line of JSON on standard output. The data and the order of the
-    examples are ready before the first training, which compiles.
+    Each answer is a line of JSON on standard output: the mean seconds of all runs, over
+    as many repetitions as take `MIN_SECONDS`. The data and the order of the examples
+    are ready before the first training, which compiles.
     """
     if contender != OURS and PEERS[contender][1]:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -186,7 +190,10 @@ def serve(name: str, contender: str, epochs: int | None) -> None:
     about = {"compile_seconds": seconds, "steps": steps, "loss": loss}
     print(json.dumps(about), flush=True)
     for _ in sys.stdin:
-        print(json.dumps(clock.seconds_of(train)), flush=True)
+        times: list[float] = []
+        while sum(times) < MIN_SECONDS:
+            times.append(clock.seconds_of(train))
+        print(json.dumps(sum(times) / len(times)), flush=True)
 
 
 # What the parent does
@@ -217,7 +224,7 @@ class _Child:
         return json.loads(line)
 
     def train(self) -> float:
-        """Train all runs once, and return the seconds that this took in the child."""
+        """Train all runs, and return the seconds that this took in the child."""
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
