@@ -289,6 +289,7 @@ def broken_by_sources() -> dict[Law, list[str]]:
     return broken
 
 
+@pytest.mark.on_ci("every file is parsed; nothing shorter shows this")
 @pytest.mark.parametrize("law", LAWS)
 def test_source_keeps_the_law(law):
     broken = broken_by_sources()[law]

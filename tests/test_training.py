@@ -193,6 +193,7 @@ def test_the_loss_that_is_shown_is_the_mean_of_the_latest_tenth_of_an_epoch():
     np.testing.assert_allclose([share for share, _ in looks], [50 / 60, 32 / 60])
 
 
+@pytest.mark.on_ci("seconds that are reported; nothing shorter shows this")
 def test_the_seconds_of_a_training_are_those_of_all_its_looks(
     one_program, every_step_is_looked_at, monkeypatch
 ):

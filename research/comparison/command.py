@@ -170,13 +170,13 @@ def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[st
     them, the files are parsed, but not executed. A module is found in two cases:
 
     - An import statement names it.
-    - Its name or its file is a text in a call such as
+    - Its name or its path is written as a string in a call such as
       importlib.import_module("helper").
 
     A module is not found in these cases:
 
     - Its name is computed only when the file runs.
-    - The call has a relative name, or a path that is split into several texts.
+    - The call has a relative name, or a path that is joined from several strings.
     - The file calls the importing function by another name.
 
     Args:

@@ -275,8 +275,8 @@ def measure_contender(
         best search chose, and their log costs on q <= 10 tuning seeds. The two arrays
         are missing if the rule has no learning rate.
 
-      The values of the `Saved` summarise these arrays, such as the cost of the rule
-      with its interval. JSON can store them.
+      The values of the `Saved` are numbers computed from these arrays, such as the cost
+      of the rule with its interval. JSON can store them.
     Raises:
       ValueError: The workload lacks a part of the data, or its optimum is not known.
     """

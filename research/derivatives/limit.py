@@ -69,16 +69,16 @@ class LimitTable(NamedTuple):
         because any small step works there.
       limit: Limit of the quotients. This is the derivative from `finite_difference` in
         float64, or nan if the verdict of that function is not "ok". For the complex
-        step, `limit` is the quotient q at a tiny step, in most cases 1e-100, except in
-        these cases:
+        step, `limit` is the quotient q at a tiny step, which is 1e-100 in most cases.
+        There are two exceptions:
         - `limit` is nan if a step that is 1e5 times longer gives a clearly different
           quotient, or if f is so small that its imaginary part underflows.
         - If terms cancel inside f, q loses digits, and the quotients at points close to
           x scatter around a smooth curve. Let s be the largest distance of such a
           quotient from the curve. Then `finite_difference` is applied to the real part
-          of f. If its verdict is not "ok", `limit` is nan where s exceeds 0.1 % of |q|.
-          If its verdict is "ok", `limit` is its value where this value differs from q
-          by more than its error bound and by at most 10 s.
+          of f, and returns a value v with an error bound e. If its verdict is "ok" and
+          e < |v - q| <= 10 s, `limit` is v. If its verdict is not "ok" and s exceeds
+          0.1 % of |q|, `limit` is nan. Otherwise `limit` is q.
     """
 
     steps: Float[np.ndarray, "K"]

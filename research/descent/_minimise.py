@@ -136,8 +136,8 @@ def minimise(
     Some rules store the objective's value and gradient at the new params, in the fields
     `value_after` and `grad_after` of the state or of its field `search`. Then the loop
     does not evaluate the objective again. If objective is None, f is half the sum of
-    squares of the residuals. Then the loop also reads the value and the gradient of
-    this f from the fields `squares_after` and `squares_grad_after`.
+    squares of the residuals. In this case, a rule may instead store them in the fields
+    `squares_after` and `squares_grad_after`, as the rules for least squares do.
 
     Args:
       objective: Function params -> number, an array of shape (). None means half the

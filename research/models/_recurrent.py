@@ -208,9 +208,10 @@ def recurrence(
       with one tuple for each layer: (h,), or (h, c) for an LSTM. h and c have shape
       (..., num_hidden).
     Raises:
-      ValueError: As in `recurrent`. In `advance`: the carry's shapes do not match the
-        leading axes of x, or a length lies outside 0..T. A length of 0 is allowed, and
-        leaves the carry of this sequence unchanged.
+      ValueError: As in `recurrent`. The function `advance` raises a ValueError if the
+        shapes of the carry do not match the leading axes of its input x. It also raises
+        one if the stated length of a sequence is negative or larger than the number of
+        steps of x. A sequence may have the length 0. Its carry then does not change.
       TypeError: As in `recurrent`.
     Example:
       >>> network = recurrence(65, 8, 65, embedding=4)

@@ -107,10 +107,9 @@ def hold_against(
     A reference is a dict with the main results of an earlier run. The result lists the
     values that differ. `hold` defines when two values agree.
 
-    In the table of a reference, floats are rounded to four digits. A float of the run
-    may lie in the middle between two such numbers, up to 1e-6 of its absolute value. It
-    then counts as equal to both of them. For example, 1.2345 equals both 1.234 and
-    1.235.
+    In the table of a reference, floats are rounded to four digits. A float of the run,
+    such as 1.2345, may lie halfway between two such numbers, here 1.234 and 1.235. It
+    then counts as equal to both of them. "Halfway" allows a relative error of 1e-6.
 
     Args:
       reference: Reference, from `read_reference`.

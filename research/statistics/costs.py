@@ -153,8 +153,8 @@ def penalised_passes(
     Returns:
       Passes, shape (...), finite.
     Raises:
-      ValueError, TypeError: As for `passes_to_target`, `target` is not below 1, or the
-        budget is less than `passes[-1]`.
+      ValueError, TypeError: `passes_to_target` rejects the arguments, `target` is not
+        below 1, or the budget is less than `passes[-1]`.
     References:
       Bischl et al., ASlib: a benchmark library for algorithm selection, Artificial
       Intelligence 237, 2016: PAR10.
@@ -236,10 +236,11 @@ def search_scores(
     log(10 B) - 0.001 log(10 L / P).
 
     Here B is the budget, and L is the length of the run, `passes[-1]`. P is the result
-    of `penalised_passes` for this run with budget=L. P lies between L and 10 L. The
-    first term is the log cost of a run that missed the target. The second term, 0.001
-    log(10 L / P), is between 0 and 0.0023. It ranks the runs that missed the target by
-    how close they came.
+    of `penalised_passes` for this run with budget=L: a number between L and 10 L that
+    is the smaller, the closer the run came to the target. The first term is the log
+    cost of a run that missed the target. The second term, 0.001 log(10 L / P), is
+    between 0 and 0.0023. So among the runs that missed the target, the score is lower
+    for those that came closer.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0.

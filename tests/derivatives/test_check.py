@@ -1728,6 +1728,7 @@ def test_custom_rules_and_derivatives_in_float32_are_checked_in_their_precision(
         assert report.verdict == verdict, report.text()
 
 
+@pytest.mark.on_ci("the digits of an explanation; nothing shorter shows this")
 def test_numbers_of_a_bug_have_as_many_digits_as_differ():
     wrong = lambda x: 2 * x * (1 + 1e-10)
     x = jnp.array([0.3, -0.2, 0.5])

@@ -82,9 +82,10 @@ class Context(NamedTuple):
         evaluated to this order before the next one. If it is None, a coefficient is
         computed when it is read. Coefficient k of all equations is then computed before
         coefficient k + 1.
-      known: The equations that were evaluated before, so that no equation is evaluated
-        twice. A dict from (name of the primitive, names of the input series) to the
-        list of the equations with this key. Used only if `order` is None. Without this
+      known: Memory of the equations that `evaluate` has evaluated so far. It looks an
+        equation up here, so that none is evaluated twice. A dict from (name of the
+        primitive, names of the input series) to the list of the equations with this
+        key. Used only if `order` is None. Without this
         dict, the number of evaluations might double with each order. For example, the
         series of y(t) may be computed from the series of y'(t), and the formula for y'
         may contain y twice. To compute y to order k, one would then compute y twice to

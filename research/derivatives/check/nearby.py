@@ -86,12 +86,13 @@ def slopes_nearby(near: Neighbourhood, gap: float) -> Range:
     """Return the range of the slopes of ⟨w, f⟩ along v at points close to x.
 
     `near` contains f, x, v and the weights w of the outputs of f. f may consist of
-    smooth pieces that meet at kinks. The points x + h u lie on 32 lines through x with
-    directions u. A kink at x may separate the points of a line with h > 0 from those
-    with h < 0. So each line has two sides. On each side, the slope along v has a limit
-    for h -> 0: the slope of the piece of f that contains this side. The result is the
-    smallest and the largest of these limits. If f is smooth, each limit is the
-    derivative along v, so the limits do not differ.
+    smooth pieces that meet at kinks. The slopes are computed on 32 lines through x. A
+    line consists of the points x + h u, where u is its direction and h any number. A
+    kink at x may separate the points of a line with h > 0 from those with h < 0. So
+    each line has two sides. On each side, the slope along v has a limit for h -> 0: the
+    slope of the piece of f that contains this side. The result is the smallest and the
+    largest of these limits. If f is smooth, each limit is the derivative along v, so
+    the limits do not differ.
 
     The slope at x + h u is the difference of the values at x + h (u ± v / 8), divided
     by h / 4. Up to four directions u are chosen so that they probably lead to the
@@ -99,9 +100,9 @@ def slopes_nearby(near: Neighbourhood, gap: float) -> Range:
 
     Args:
       near: The point and the direction v.
-      gap: Absolute difference between the derivative that the check tests and the slope
-        of ⟨w, f⟩ along v that it has measured at x. A limit counts only if its error
-        estimate is below gap / 8.
+      gap: Absolute difference between two numbers of the derivative check at x: the
+        derivative that is tested, and the measured slope of ⟨w, f⟩ along v. A limit
+        counts only if its error estimate is below gap / 8.
     Returns:
       The `Range`. Both slopes are NaN if no limit counts, or if the two slopes differ
       by at most three times the sum of their error estimates.
@@ -303,8 +304,9 @@ def witnesses(near: Neighbourhood, scale: float) -> list[Witness]:
       its values.
 
     Args:
-      near: The point and the direction.
-      scale: Size of a slope along this direction.
+      near: The point x, and the direction v of the tested derivative. The slopes at
+        all points are along v.
+      scale: Typical absolute value of a slope along v.
     """
     line, v, w, eps, size, noise, length, random = near
     slopes, rounding = {}, eps + float(np.max(line.eps_of_given))

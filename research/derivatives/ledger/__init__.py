@@ -63,9 +63,9 @@ def explain(
       *args: Point of evaluation. The gradient is with respect to all floating leaves.
       level: "primitives" shows all equations. "mathematics" hides the equations of a
         `jax.custom_jvp` rule that have no adjoint. It also hides equations that only
-        change a shape or a dtype. It does not hide a transposition, or a conversion
-        that may change a number. Nor does it hide copies of a number if a sum or a
-        product of arrays reads the copies.
+        change a shape or a dtype. Three kinds of equations are still shown: a
+        transposition, a conversion that may change a number, and a broadcast whose
+        result is the input of a sum or of a product of arrays.
       expand: ("scan",) shows each step of a scan in separate rows. () shows a scan as
         one row.
     Returns:

@@ -56,8 +56,9 @@ class Kink(NamedTuple):
     """A row of the table of `explain` where the function may have no derivative.
 
     In most cases the row is at a tie: two compared values are equal, or a value is
-    exactly at a kink or a jump. In the other cases, the row, for example a loop,
-    contains operations that are not searched. One of them could be at a tie.
+    exactly at a kink or a jump. In the other cases, one row stands for many operations,
+    for example for a whole loop. These operations are not searched for ties, so one of
+    them could be at a tie.
 
     Attributes:
       name: Name of the row.
