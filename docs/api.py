@@ -172,7 +172,20 @@ def page(found: Public, cards: list[str]) -> str:
         cards_line(cards),
         f"Source: [{found.file}, line {found.line}](../{found.file}#L{found.line})",
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    for argument in arguments(found.value):
+        text = re.sub(rf"\[`{argument}`\]\([^)]*\)", f"`{argument}`", text)
+    return text
+
+
+def arguments(value: Any) -> list[str]:
+    """Return the names of a function's arguments, which a page never links.
+
+    A public function may have the same name.
+    """
+    if not inspect.isroutine(value):
+        return []
+    return list(inspect.signature(value).parameters)
 
 
 def rule_link(found: Public) -> str:

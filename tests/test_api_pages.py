@@ -86,6 +86,12 @@ def test_a_page_has_the_sections_of_the_docstring_and_links_what_it_names():
     assert "(../research/losses/regression.py#L" in page
 
 
+def test_an_argument_is_no_link_to_a_function_of_the_same_name():
+    text = api.page(NAMES["derivatives.check_derivative"], [])
+    assert "`derivative`" in text
+    assert "[`derivative`]" not in text
+
+
 def test_a_list_of_a_docstring_is_a_list_on_its_page():
     text = "The cases are:\n\n- a long\n  one\n- another"
     assert api.paragraphs(text, "losses") == "The cases are:\n\n- a long one\n- another"

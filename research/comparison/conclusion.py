@@ -42,8 +42,8 @@ def conclude(
 
     Args:
       protocol: Terms of the comparison, from `plan`.
-      contenders: Rules with their search spaces, from `plan`.
       baseline: Name of the rule with which the others are compared.
+      contenders: Rules with their search spaces, from `plan`.
       measurements: Result of `measure_contenders`: a dict from (name of the workload,
         name of the rule) to the measurement.
     Returns:
