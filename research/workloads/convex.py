@@ -99,9 +99,12 @@ def regression_workload(
     Returns:
       The workload, with its optimum.
     Raises:
-      ValueError: kind is unknown, x or y contains NaN or infinity, their lengths
-        differ, labels are invalid, or the optimum does not exist or is not unique.
-      TypeError: x or y is not an array of numbers, or name is not a str.
+      ValueError: name is empty, kind is unknown, x or y has another shape or contains
+        NaN or infinity, their lengths differ, labels are invalid, penalty is negative
+        or not finite, holdout is True and there are fewer than 4 rows, or the optimum
+        does not exist or is not unique.
+      TypeError: x or y is not an array of numbers, penalty is not a number, holdout is
+        not a bool, or name is not a str.
     Example:
       >>> x, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0.1, 0.9, 2.1, 2.9])
       >>> mine = regression_workload("mine", x, y, "linear", holdout=False, penalty=0.0)
