@@ -28,7 +28,11 @@ def answer(findings: research.runs.Findings) -> str:
     fails = [
         name for name, part in numbers["functions"].items() if not part["works"][JET]
     ]
-    jet = f"no rule for {', '.join(fails)}" if fails else "rules for every function"
+    jet = (
+        f"no rule for operations of {len(fails)} functions ({', '.join(fails)})"
+        if fails
+        else "rules for every function"
+    )
     return (
         "In Taylor mode, the operations grow at most "
         f"{numbers['growth_of_taylor']:.1f} times from order {order // 2} to {order}; "
