@@ -1106,8 +1106,8 @@ def psgd_kron(
     M_t = β1 M_(t-1) + (1 - β1) G_t. u_t is the update and η_t the learning rate. M
     starts at 0, and the factors Q_L and Q_R, upper triangular matrices, start at I.
 
-    Before this step, the factors are updated with the probability `probability`.
-    Otherwise they stay as they are. The update of Q_L is
+    Before this step, the factors are updated with the probability `probability`. The
+    update of Q_L is
     Q_L <- Q_L - (μ / |A Aᵀ + B Bᵀ|) triu(A Aᵀ - B Bᵀ) Q_L, with
     A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1).
     Q_R is updated in the same way, with Aᵀ A and Bᵀ B in place of A Aᵀ and B Bᵀ. V_t
@@ -1157,9 +1157,9 @@ def psgd_kron(
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
         such a pytree. Leaves marked True are decayed. None means all leaves.
-      max_size: Largest length of an axis whose factor is a whole matrix, an integer of
-        at least 0; None means 8,192. This argument cannot be traced, because it decides
-        the shapes of arrays.
+      max_size: Length of an axis, an integer of at least 0; None means 8,192. The
+        factors of longer axes are diagonal. This argument cannot be traced, because it
+        decides the shapes of arrays.
     Returns:
       The rule; its update needs params.
     Raises:

@@ -66,11 +66,11 @@ def reduce_on_plateau(
     `cooldown` means.
 
     Chain this transformation after a rule. Do not chain it after `polyak_averaging`,
-    `exponential_averaging`, `lookahead` or a schedule-free rule. Such a rule computes
-    other params from its own updates, and the model is evaluated at these params. If
-    the updates were scaled afterwards, these params would be wrong. The first three of
-    these rules wrap an inner rule. With them, chain this transformation after the inner
-    rule.
+    `exponential_averaging`, `lookahead` or a schedule-free rule. From its own updates,
+    such a rule computes averages of the params, at which the model is evaluated. If the
+    updates were scaled afterwards, these averages would be wrong. With
+    `polyak_averaging`, `exponential_averaging` and `lookahead`, which wrap an inner
+    rule, chain this transformation after the inner rule.
 
     optax.contrib.reduce_on_plateau is the same. torch's ReduceLROnPlateau reduces the
     rate one mean later: after patience + 1 means in a row that are not better. To get

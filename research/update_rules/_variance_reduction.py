@@ -180,10 +180,11 @@ def saga(
     the first sum and once in the table.
 
     A step costs 2 b gradients of examples. The caller computes b of them, and passes
-    their mean to update. The other b are the new entries of the table, which update
-    computes example by example. The mean of the table is updated by the changes of the
-    table, so it is exact up to rounding errors. scikit-learn's solver "saga" starts
-    from an empty table instead, and divides by the number of examples seen so far.
+    their mean to the rule's `update`. The other b are the new entries of the table.
+    `update` computes them example by example. The mean of the table is updated by the
+    changes of the table, so it is exact up to rounding errors. scikit-learn's solver
+    "saga" starts from an empty table instead, and divides by the number of examples
+    seen so far.
     optax and torch do not have this rule.
 
     Use it instead of SVRG if n copies of the params fit in memory. SVRG computes the

@@ -923,6 +923,34 @@ def test_a_saddle_whose_hessian_has_zeros_on_its_diagonal_is_regular(dtype):
             assert point.kind == "saddle", point
 
 
+VALLEY = [(1e-6, 0.0), (1e-8, 100.0), (0.0, 0.0)]
+
+
+@pytest.mark.on_ci("the other valleys", but="1e-06")
+@pytest.mark.parametrize(("curvature", "level"), VALLEY)
+def test_a_saddle_whose_curvature_float32_hides_is_no_minimum(curvature, level):
+    """Along (1, -2), f - level is 9 t² (9 t² - curvature), in float32 without noise."""
+
+    def f(z):
+        along, across = z[0] - z[1], 2 * z[0] + z[1]
+        return across**2 - curvature * along**2 + along**4 + level
+
+    point = classify_critical_point(f, jnp.zeros(2, jnp.float32))
+    assert point.kind == "degenerate"
+    assert point.note == (
+        "undecided: values in float32 show a minimum, but the Hessian in float64 shows "
+        "a saddle"
+        if curvature
+        else "a minimum by the fourth derivative"
+    )
+
+
+def test_an_f_that_accepts_only_float32_is_classified():
+    f = lambda x: jax.lax.mul(x[0], jnp.float32(2)) ** 4
+    point = classify_critical_point(f, jnp.zeros(1, jnp.float32))
+    assert point.note == "a minimum by the fourth derivative"
+
+
 @pytest.mark.thorough("the other scales", but="6.6e-34")
 @pytest.mark.parametrize("scale", [1.0, 1e-20, 6.6e-34])
 def test_a_kink_in_float32_is_no_minimum_whatever_the_scale_of_f(scale):

@@ -236,8 +236,13 @@ def classify_critical_point(
     digits cancel. The other is the difference of the values of f, which also shows
     jumps of f. The decision uses the smallest distances at which the change of f
     exceeds its rounding error. If f has a curved valley or ridge, the samples follow
-    the valley or ridge. The note says "undecided" if the samples do not decide, if the
-    Hessian is not finite, or if x lies on a curve of minimum points.
+    the valley or ridge. The note says "undecided" in these cases:
+
+    - The samples do not decide.
+    - The Hessian is not finite.
+    - x lies on a curve of minimum points.
+    - The dtype of x is narrower than float64, and the Hessian in float64 shows another
+      kind than the samples.
 
     x may lie a little beside the critical point, for example if x is the result of a
     minimiser. If an eigenvalue changes a lot over the Newton step from x, or if the

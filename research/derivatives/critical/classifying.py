@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from research.derivatives.critical.curvature import Curvature
+from research.derivatives._float64 import in_float64
+from research.derivatives.critical.curvature import Curvature, curvatures
 from research.derivatives.critical.landscape import Landscape
 from research.derivatives.critical.sampling import Evidence, evidence
 
@@ -123,7 +124,39 @@ def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judge
         or len({*curvature.signs}) == 2
     ):
         return Judged(y, curvature, None)
-    return Judged(y, curvature, evidence(land, y, curvature))
+    found = evidence(land, y, curvature)
+    shown = _kind_in_double(land, y) if found.kind not in ("", "flat") else ""
+    if shown and shown != found.kind:
+        reason = (
+            f"values in {land.dtype.name} show {_named(found.kind)}, but the Hessian "
+            f"in float64 shows {_named(shown)}"
+        )
+        found = Evidence("", np.nan, False, 0.0, reason)
+    return Judged(y, curvature, found)
+
+
+def _kind_in_double(land: Landscape, y: np.ndarray) -> str:
+    """Return the kind of a critical point that its Hessian in float64 shows.
+
+    Eigenvalues that are rounding errors in a narrower dtype may decide in float64. The
+    result is "minimum", "maximum" or "saddle". It is "" if f is already evaluated in
+    float64, if f cannot be evaluated in float64, or if the Hessian does not decide.
+    """
+    if land.eps <= np.finfo(float).eps:
+        return ""
+    with in_float64():
+        try:
+            (curvature,) = curvatures(land.in_double, y[None].astype(float))
+        except Exception:  # f may not accept float64, in whatever way it says so.
+            return ""
+    if curvature is None:
+        return ""
+    signs = {*curvature.signs}
+    if len(signs) == 2:
+        return "saddle"
+    if curvature.loose.shape[1]:
+        return ""
+    return "minimum" if signs == {1.0} else "maximum"
 
 
 def described(land: Landscape, points: Sequence[Judged]) -> list[CriticalPoint]:
@@ -196,7 +229,7 @@ def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
     )
     if proof.smooth and power == 3 and proof.kind == "no extremum":
         return "degenerate", 3, "no extremum: the third derivative does not vanish"
-    name = proof.kind if proof.kind == "no extremum" else f"a {proof.kind}"
+    name = _named(proof.kind)
     if proof.smooth and power == 4 and proof.kind != "no extremum":
         return "degenerate", 4, f"{name} by the fourth derivative"
     like = (
@@ -205,6 +238,10 @@ def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
         else ""
     )
     return "degenerate", 0, f"{name}: {HOW[proof.kind]}{like}"
+
+
+def _named(kind: str) -> str:
+    return kind if kind == "no extremum" else f"a {kind}"
 
 
 def _newton_radii(land: Landscape, points: Sequence[Judged]) -> Float[np.ndarray, "m"]:

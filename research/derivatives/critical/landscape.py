@@ -54,6 +54,7 @@ class Landscape:
         *,
         of_number: bool = False,
     ):
+        self._made_of = f, caller, of_number
         self.unit, self.dtype = unit.astype(dtype), np.dtype(dtype)
         self.eps = float(jnp.finfo(dtype).eps)
         # Smaller results have larger relative rounding errors.
@@ -66,6 +67,16 @@ class Landscape:
         else:
             self._program = jax.jit(functools.partial(_rows, of_vector))
             self._noisy = jax.jit(functools.partial(_noisy_rows, of_vector))
+
+    @functools.cached_property
+    def in_double(self) -> "Landscape":
+        """The same f in the same coordinates, with float64 as its dtype.
+
+        It is to be used where JAX's float64 is enabled.
+        """
+        f, caller, of_number = self._made_of
+        unit = self.unit.astype(float)
+        return Landscape(f, unit, np.dtype(float), caller, of_number=of_number)
 
     @functools.cached_property
     def underflow(self) -> float:
