@@ -87,10 +87,10 @@ def configure(
         AVX2 and FMA, and jaxlib 0.10 or newer.
       TypeError: `x64` or `portable` is neither True nor False.
       RuntimeError: `configure` is called too late. There are three cases. First, the
-        backend has already started, before any call of `configure` or with another
-        value of `devices` or `pool`. Second, `portable` is True, but the backend has
-        started with portable=False. Third, `portable` is True, but SciPy has already
-        been imported, and its OpenBLAS has chosen other kernels.
+        backend has already started. It started before any call of `configure`, or it
+        started with another value of `devices` or `pool`. Second, `portable` is True,
+        but the backend has started with portable=False. Third, `portable` is True, but
+        SciPy has already been imported, and its OpenBLAS has chosen other kernels.
     Example:
       >>> configure(x64=True)
       >>> import jax.numpy as jnp
@@ -177,10 +177,10 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
     call this function after `configure`.
 
     Args:
-      folder: Folder that contains the folders of all combinations. None means the
-        folder that the environment variable DESCENT_PROGRAMS names. If the variable is
-        not set, None means `descent/programs` in the user's cache folder. The folder
-        may be deleted at any time.
+      folder: Folder in which each of the combinations described above has its own
+        folder. None means the folder that the environment variable DESCENT_PROGRAMS
+        names. If the variable is not set, None means `descent/programs` in the user's
+        cache folder. The folder may be deleted at any time.
     Returns:
       The folder of this process's programs, which holds at most 1 GiB. The result is
       None if this call changes nothing. There are four possible reasons. First, the

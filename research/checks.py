@@ -445,7 +445,7 @@ def takes_others(value: Any, *args: Any, **kwargs: Any) -> bool:
     A wrapper is the function that a decorator returns, here `value`. The wrapper may
     have other parameters than the decorated function, but `inspect.signature(value)`
     shows those of the decorated function. In the example, `steep` is the wrapper of
-    `line`. It takes one argument and calls `line` with two.
+    `line`. `steep` takes one argument and calls `line` with two.
 
     In two cases, the result is False for all `args` and `kwargs`:
 

@@ -88,10 +88,10 @@ def join(
     Returns:
       The `Place` of this process.
     Raises:
-      ValueError: Only one or two of coordinator, num_processes and process_id are given
-        (except `coordinator` under MPI), process_id is not below num_processes, or an
-        argument is malformed. Or MPI's processes run on several hosts, and
-        `coordinator` is not given. Or `coordinator` differs from the address that
+      ValueError: An argument is malformed, or process_id is not below num_processes. Or
+        only one or two of coordinator, num_processes and process_id are given. (Under
+        MPI, `coordinator` may be given alone.) Or MPI's processes run on several hosts,
+        and `coordinator` is not given. Or `coordinator` differs from the address that
         `descent launch` has set in the environment.
       RuntimeError: There are other processes, and JAX has already started.
     Example:

@@ -18,8 +18,9 @@ def known_names(
       name: Name that the user wrote.
       known: Valid names.
       elsewhere: Mapping from names in other packages, in lower case, to the
-        corresponding valid names. If the user wrote one of these names, in upper or
-        lower case, the text suggests the valid name. None means an empty mapping.
+        corresponding valid names. If the user wrote a key of this mapping, in upper or
+        lower case, the text suggests the corresponding valid name. None means an empty
+        mapping.
     Returns:
       Text that follows the unknown name in the message.
     Raises:

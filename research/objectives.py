@@ -148,9 +148,9 @@ def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
 
     Here λ = strength. By default, intercepts do not count as weights. For a weight of
     exactly 0, the gradient of this penalty is 0, although JAX's derivative of abs at 0
-    is +1. Gradient descent rarely makes a weight exactly 0, but a proximal step can do
-    so. If the penalty is added to `empirical_risk` with `losses.squared_error`,
-    scikit-learn's Lasso(alpha) corresponds to λ = alpha.
+    is +1. Gradient descent rarely makes a weight exactly 0, but a proximal step (soft
+    thresholding) can do so. If the penalty is added to `empirical_risk` with
+    `losses.squared_error`, scikit-learn's Lasso(alpha) corresponds to λ = alpha.
 
     Args:
       strength: Strength λ >= 0, which may be traced.

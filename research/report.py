@@ -63,7 +63,7 @@ class Embedded(NamedTuple):
     """Image that is embedded in a page.
 
     Attributes:
-      uri: The content of the image, as a data: URI.
+      uri: The content of the image, as a data URI.
       width, height: Size in CSS pixels.
     """
 
@@ -431,7 +431,7 @@ def template(name: str) -> jinja2.Template:
 
 
 def embed(path: str | Path) -> Embedded:
-    """Return the data: URI, width and height of the picture in an SVG or PNG file.
+    """Return the data URI, width and height of the picture in an SVG or PNG file.
 
     Browsers use width and height to reserve the space before they draw the picture.
 
@@ -449,7 +449,7 @@ def embed(path: str | Path) -> Embedded:
 
 
 def embed_bytes(data: bytes, name: str) -> Embedded:
-    """Return the data: URI, width and height of an SVG or PNG picture.
+    """Return the data URI, width and height of an SVG or PNG picture.
 
     The pages of this package show the picture in an <img> element. There, browsers do
     not run the scripts of an SVG.

@@ -222,8 +222,7 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
       TypeError: `sampler` is not a Sampler, or its indices are not integers.
       ValueError: The sampler is made for another number of examples, its indices do not
         have the shape (num_batches, batch_size), or a drawn index lies outside 0..n-1.
-        Or n is None, and the sampler draws indices from several examples or from an
-        unknown number of examples.
+        Or n is None, but the sampler draws indices and its `num_examples` is not 1.
     Example:
       >>> check_sampler(minibatch(13, 4), 12)
       Traceback (most recent call last):

@@ -22,8 +22,9 @@ OF_MINIMA = "scipy.optimize.minimize finds a minimum from values"
 class AdviceOnTracing(contextlib.AbstractContextManager[None]):
     """Context manager that adds advice to JAX's errors about concrete values.
 
-    JAX raises such an error if a traced function needs the values of its arguments. The
-    advice is a note on the error, and says what to write in the function instead.
+    If a traced function needs the values of its arguments, JAX raises such an error.
+    The advice is added to the error as a note. The note says what to write in the
+    function instead of code that needs values, such as NumPy calls and `if`.
 
     Args:
       otherwise: Advice for a function that cannot be changed. It is the end of the

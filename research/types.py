@@ -88,7 +88,8 @@ class Sampler(NamedTuple):
       num_batches: Number of batches in an epoch. It is also the number of steps in an
         epoch.
       batch_size: Number of examples in each batch. An epoch costs
-        num_batches * batch_size example gradients.
+        num_batches * batch_size example gradients (gradients of the loss on one
+        example).
       indices: Function of a key of `jax.random`. It returns the indices of the examples
         of each batch, integers of shape (num_batches, batch_size). If every batch is
         the whole dataset, the function returns None.
@@ -133,7 +134,7 @@ class Checkpoint(NamedTuple):
 
 Checkpoints = Callable[
     [str], Checkpoint
-]  # Function name -> Checkpoint. A part of x is named x/part.
+]  # Function from a name to a Checkpoint. A part of x is named x/part.
 
 
 def no_checkpoints(name: str) -> Checkpoint:

@@ -55,12 +55,13 @@ def compare(
     two costs that the study could have detected. Further, it names up to three pairs of
     a rule and a workload for which the searches disagree. The searches disagree if
     their costs differ by a factor of 1.25 or more, and by more than the variation
-    between seeds explains. Such a rule is hard to tune on this workload.
+    between seeds explains. If the searches disagree, the rule is hard to tune on the
+    workload.
 
     A trial is one choice of hyper-parameters. For each rule and workload, the study has
     an array `best_of` and a figure of this array. They show the expected cost of the
-    best of k trials, with a confidence interval. For small k, this is the cost of a
-    rule that is hardly tuned.
+    best of k trials, with a confidence interval. For small k, the expected cost is the
+    cost of a rule that is hardly tuned.
 
     Args:
       rules: Mapping from a name to a rule. A rule may be a constructor (from this

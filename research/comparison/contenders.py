@@ -77,10 +77,10 @@ def make_contenders(
         This range is 1e-5 to 10 on a log scale. If the parameter has a positive default
         outside this range, the range is extended to it. The first trial (choice of
         hyper-parameters) of a search uses the default of each hyper-parameter. The
-        default is the field `default` of your Range. If there is none, it is the field
-        `default` of the Range in `SPACES`, or else the default value of the
-        constructor's argument. If this value lies outside your Range, or if none of the
-        three exists, the first trial uses the middle of the range.
+        default is the first of three values that exists: the field `default` of your
+        Range, the field `default` of the Range in `SPACES`, and the default value of
+        the constructor's argument. If the default lies outside your Range, or if none
+        of the three values exists, the first trial uses the middle of the range.
       evaluations: {rule: cost of one step}, for rules whose cost is not 1. `Contender`
         defines the cost.
     Returns:

@@ -77,9 +77,9 @@ class NetworkStudy(NamedTuple):
         baseline reaches the same loss. The baseline is the rule with which the others
         are compared.
       tables: Tables of the study.
-      arrays: Arrays from which the figures are made, by name.
-      numbers: Values from which the tables and figures are made, by name, as JSON can
-        store them.
+      arrays: Dict from names to the arrays from which the figures are made.
+      numbers: Dict from names to values that JSON can store. The tables and figures are
+        made from these values.
     """
 
     answer: str
@@ -180,8 +180,8 @@ def compare_networks(
     needs 0.72 times adam's steps". The ratio is not measured in two cases:
 
     - The loss of the baseline is nearly the same at all lengths.
-    - A shorter training of the baseline ends with a loss that is lower by more than
-      noise.
+    - A shorter training of the baseline ends with a lower loss than its training with
+      as many steps as the other rules. The difference is larger than noise.
 
     If the final loss of a run is outside the range of the baseline's losses, the ratio
     uses the number of steps at the nearer end of this range. If this holds for more
@@ -205,7 +205,7 @@ def compare_networks(
     Args:
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
         package, as for `compare`. "muon" is Muon for leaves with two axes and Adam for
-        other leaves, with two rates.
+        other leaves. Muon and Adam have separate learning rates.
       networks: A name in `research.workloads.networks.NETWORKS`, a workload made by
         `network_workload`, or a sequence of these.
       baseline: Name of the rule with which the others are compared. None means the last
@@ -238,9 +238,10 @@ def compare_networks(
         too small for its search, a network has no validation part, the validation loss
         of a network at the initial point is not positive, or the states of the runs do
         not fit into memory. These errors are raised before any training. After a
-        training, a ValueError is raised if the initial validation loss is 0 or below,
-        or the final one is below 0. The reason is that rules are compared by the log of
-        the loss. (A final loss of 0 counts as the smallest normal float32.)
+        training, the losses of this training are checked too. A ValueError is raised if
+        its initial validation loss is 0 or below, or its final validation loss is below
+        0. The reason is that rules are compared by the log of the loss. (A final loss
+        of 0 counts as the smallest normal float32.)
     References:
       Dahl et al., Benchmarking neural network training algorithms, arXiv:2306.07179.
       Wen et al., Fantastic pretraining optimizers, arXiv:2509.02046 (rankings change

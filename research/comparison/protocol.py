@@ -115,9 +115,9 @@ def make_protocol(
       The protocol.
     Raises:
       ValueError, TypeError: A number is out of its range, there are too few searches or
-        seeds for an interval, a seed is both a reporting and a tuning seed, the tuning
-        seeds cannot be divided equally among the searches, or `tune_on` is neither
-        "train" nor "validation".
+        seeds for a confidence interval, a seed is both a reporting and a tuning seed,
+        the tuning seeds cannot be divided equally among the searches, or `tune_on` is
+        neither "train" nor "validation".
     Example:
       >>> protocol = make_protocol(searches=2, tuning_seeds=2, seeds=3)
       >>> protocol.seeds, protocol.tuning_seeds

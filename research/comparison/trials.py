@@ -352,7 +352,8 @@ def train_trials(
       checkpoints: Storage for unfinished runs. By default nothing is stored.
     Returns:
       The `Outcomes` (costs and relative gaps of each trial on each seed), and the
-      passes over the data at each of the k evaluations, shape (k,).
+      number of passes over the data before each of the k evaluations of the objective,
+      shape (k,).
     Raises:
       ValueError, TypeError: An argument is wrong, an array of `values` does not have
         `count` entries, or the optimum of the workload is not known.

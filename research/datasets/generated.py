@@ -43,8 +43,8 @@ class Problem(NamedTuple):
       x: Inputs, shape (n, d), float64.
       y: Targets, shape (n,): float64, or int64 labels 0 and 1.
       weights: True coefficients w of the columns of x, shape (d,). For data from
-        `separable_classes`, the direction u of largest margin, which the docstring of
-        this function defines.
+        `separable_classes`, the weights are the direction u of largest margin. The
+        docstring of `separable_classes` defines u.
       intercept: True constant term.
     """
 

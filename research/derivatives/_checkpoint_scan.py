@@ -56,8 +56,9 @@ def checkpoint_scan(
     this limit is used. To measure the memory, `checkpoint_scan` compiles a test program
     for 1 level, and then for 2 and 3 levels until the memory is small enough. The test
     program computes the sum of squares of all outputs, and the gradient of this sum
-    with respect to init, xs and the arrays that f uses. Its memory includes the memory
-    of ys, the stacked outputs y. So let f return None as y if you do not need ys.
+    with respect to init, xs and the arrays that f uses. The measured memory includes
+    the memory of ys, the stacked outputs y. So if you do not need ys, let f return None
+    as y.
 
     The value is bit-identical to that of `jax.lax.scan`. Forward mode and derivatives
     of derivatives work too. T need not be divisible into equal parts.

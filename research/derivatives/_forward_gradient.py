@@ -21,10 +21,11 @@ class ForwardGradient(NamedTuple):
 
     Attributes:
       gradient: The estimate, in the structure and shapes of the point of evaluation x.
-      relative_error: Length of the error divided by the length of the true gradient, as
-        a root mean square over all random choices of the directions. For every f whose
-        gradient is not 0, this number is √((n + 1) / samples), where x has n numbers
-        and `samples` is the number of directions.
+      relative_error: Root mean square of |error| / |true gradient| over all random
+        choices of the directions. The error is the difference between the estimate and
+        the true gradient. If the true gradient is not 0, this number is
+        √((n + 1) / samples) for every f. Here n is the number of entries of x, and
+        `samples` is the number of directions.
     """
 
     gradient: Any

@@ -76,10 +76,12 @@ def hessian_spectrum(
 
     In one run, the method misses an eigenvalue that is exactly 0: ARPACK multiplies its
     random starting vector by the Hessian H, and the product has no component along an
-    eigenvector with the eigenvalue 0. So if 0 may belong to the result, the method runs
-    a second time, for H + c I. Here I is the identity matrix, and c is a positive
-    number. In H + c I, the eigenvalue 0 of H becomes c, so the method no longer misses
-    it.
+    eigenvector with the eigenvalue 0. If `which` is "smallest" and the first run finds
+    a positive eigenvalue, an eigenvalue 0 would be smaller. If `which` is "largest" and
+    the first run finds a negative eigenvalue, an eigenvalue 0 would be larger. In both
+    cases, the method runs a second time, for H + c I. Here I is the identity matrix,
+    and c is a positive number. In H + c I, the eigenvalue 0 of H becomes c, so the
+    method no longer misses it.
 
     If an eigenvalue occurs several times, the Lanczos method may list it fewer times.
     From one starting vector, it seldom finds more than one eigenvector of such an

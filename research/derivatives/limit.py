@@ -174,10 +174,10 @@ def limit_table(
       x: Point at which the derivative is taken.
       scheme: "forward", "central", "richardson" or "complex".
       steps: Positive steps, a number or a sequence. If `steps` is None, the first step
-        is the largest power of ten that is at most max(|x|, 1). Two steps in each of 16
-        decades follow, or one step in each of 30 decades for the complex step. For the
-        other schemes, default steps that are too small to change x in the dtype are
-        left out.
+        is the largest power of ten that is at most max(|x|, 1). For the scheme
+        "complex", one step in each of 30 decades follows. For the other schemes, two
+        steps in each of 16 decades follow, but default steps that are too small to
+        change x in the dtype are left out.
       dtype: np.float64 or np.float32, the dtype of x, h, f and the quotient.
     Returns:
       The `LimitTable`. `print` shows it as a text.

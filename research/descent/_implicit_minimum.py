@@ -96,8 +96,9 @@ def implicit_minimum(
     conditions are:
 
     - Eigenvalues: The smallest eigenvalue of H at x is larger than n ε times the
-      absolute value of the largest. To see whether NaN derivatives come from this
-      condition, compare the fields smallest_eigenvalue and largest_eigenvalue.
+      absolute value of the largest eigenvalue. To see whether NaN derivatives come
+      from this condition, compare the fields smallest_eigenvalue and largest_eigenvalue
+      of the result.
     - Curvature: For each v, the curvature along v at x + s v and at x - s v differs
       from λ by at most λ / 2, up to rounding.
     - Slope: For each v, a Newton step along v leads from x to x - s v. The absolute
@@ -117,7 +118,8 @@ def implicit_minimum(
 
     Args:
       objective: Function (x, theta) -> number, twice differentiable. Each new objective
-        or rule object causes a new compilation, so put arrays that change into theta.
+        or rule object causes a new compilation. So if an array changes between calls,
+        put the array into theta.
       start: Where the search begins, a pytree of floating arrays.
       theta: Parameters of the objective, a pytree of floating arrays.
       rule: Any `optax.GradientTransformation`.

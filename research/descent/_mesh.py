@@ -52,8 +52,8 @@ def mesh(
     gather the params, and each device receives its part of the batch's gradient. If the
     rule updates each entry independently of the other entries, as Adam does, each
     device updates only its part. Any other rule (Muon, Shampoo, a line search) gets the
-    gathered arrays for the time of its update, and every device computes the same
-    update.
+    whole arrays of params and rule state for the time of its update, and every device
+    computes the same update.
 
     *Exact* (the default): gradients are added in the order of the devices. The bits of
     a training then depend on the number of devices, but not on the number of processes
@@ -70,9 +70,9 @@ def mesh(
     Returns:
       The mesh, for `train`.
     Raises:
-      ValueError: num_devices is not a positive integer, JAX has fewer devices,
-        num_devices is not a multiple of the number of processes, or a process has too
-        few devices.
+      ValueError: num_devices is not a positive integer, JAX has fewer than num_devices
+        devices, num_devices is not a multiple of the number of processes, or a process
+        has too few devices.
       TypeError: shard_params or exact is not a bool.
     Example:
       >>> mesh(1).num_devices

@@ -69,9 +69,9 @@ class SweepResult(NamedTuple):
       params: The last parameters, each leaf with leading axis m. If the rule keeps an
         average of the parameters, `params` is this average, and `values` are computed
         at the average, too.
-      first_bad_step: First step of each run whose loss or update is not finite, shape
-        (m,). The steps are counted from 0 over all epochs. -1 means that there is no
-        such step.
+      first_bad_step: For each run, the first step with a loss or an update that is not
+        finite, shape (m,). The steps are counted from 0 over all epochs. -1 means that
+        there is no such step.
       seconds: Wall time of the sweep in this process, without compilation.
     """
 
@@ -95,10 +95,11 @@ def sweep(
     Run i is a training with the i-th seed and the i-th value of each hyper-parameter.
     The last batch is padded with copies of its last run, which are dropped at the end.
 
-    A long sweep can be resumed if the argument `checkpoints` is given. Ctrl-C then
-    saves the last complete chunk of epochs. To resume, repeat the call. The result is
-    bit-identical to that of an uninterrupted call. The name of the checkpoint contains
-    a digest of these settings:
+    The epochs are run in chunks of `program.chunk` epochs. If the argument
+    `checkpoints` is given, a long sweep can be resumed: Ctrl-C saves the state after
+    the last complete chunk. To resume, repeat the call. The result is bit-identical to
+    that of an uninterrupted call. The name of the checkpoint contains a digest of these
+    settings:
 
     - the seeds and the hyper-parameters;
     - the number of epochs, the length of a chunk, and the number of runs in a batch;
@@ -106,8 +107,8 @@ def sweep(
     - the parts of the data on which the objective is evaluated;
     - whether norms of gradients are recorded.
 
-    The digest does not depend on the rule and the workload. So for another rule or
-    workload, pass as `checkpoints` a function that saves to another folder.
+    The digest depends neither on the rule nor on the workload. So for another rule or
+    another workload, `checkpoints` must be a function that saves to another folder.
 
     Args:
       program: The program from `compile_sweep`.

@@ -54,7 +54,8 @@ class SweepProgram(NamedTuple):
     - data: dict from the name of a part of the workload to its data;
     - states: the params and the state of the rule of each run;
     - epochs: array with the numbers of some epochs;
-    - orders: the indices that the sampler draws in these epochs, or None;
+    - orders: the result of the function `orders`, which is None or the indices that the
+      sampler draws in these epochs;
     - info: the measurements of these epochs.
 
     Attributes:
@@ -109,8 +110,8 @@ def compile_sweep(
     them compiles nothing more. Each device gets the same single-device program. The
     bits of a run therefore do not depend on the number of devices. The parts that draw
     the initial points and the order of the examples are compiled separately from the
-    steps. If another call has another rule, but the same workload and sampler, it uses
-    these compiled parts again.
+    steps. If another call has another rule, but the same workload and sampler, these
+    compiled parts are used again.
 
     Args:
       workload: Workload to train.
@@ -130,8 +131,8 @@ def compile_sweep(
         objective is evaluated.
       gradient_norms: Whether to record the Euclidean norm of the gradient, in the field
         `info.gradient_norm` of the result. If False, this field is None, and a step of
-        a small network takes less time. XLA then compiles another program, which may
-        round other results differently.
+        a small network takes less time. XLA then compiles a different program, so the
+        other fields of the result may differ by rounding.
     Returns:
       The program.
     Raises:

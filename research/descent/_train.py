@@ -116,9 +116,10 @@ def train(
       key: Key from which the keys of all epochs are derived. Use another key than the
         one that drew the params.
       evaluate: Function params -> dict from names to numbers. It is called before the
-        first epoch and after each epoch. `train` does not compile this function.
-        Compile it with jax.jit, with the data as an argument, as
-        `research.objectives.in_slices` does.
+        first epoch and after each epoch. `train` does not compile `evaluate`. Let
+        `evaluate` call a function of the params and the data that is compiled with
+        jax.jit. `research.objectives.in_slices` compiles a function of the params and a
+        batch in this way.
       noisy: Whether the objective draws noise. If so, each batch gets a key of its own.
       on_progress: Function called with the fraction of the training that is done, from
         0 to 1, and a short text.
@@ -142,20 +143,21 @@ def train(
         and either the sampler takes the whole dataset as one batch, or the rule stores
         data for each example, as SAGA does. Or x and y of the dataset differ in length
         or are empty, or NaN in them makes the objective NaN. Or the sampler is made for
-        another number of examples, or it draws an index outside the dataset. Or a
-        record of the dataset has changed. Or the dataset is Records, but a mesh is
-        given, the sampler takes the whole dataset as one batch, or the rule needs other
-        examples than those of the batch, as SVRG and SAGA do. Or both devices and a
-        mesh are given, or the processes of the mesh differ in code, versions or
-        arguments. Or evaluate returns other names than at its first call. Or the
-        checkpoint belongs to another training. The check of the checkpoint compares the
-        data, the initial params, the initial state of the rule, the key, the order of
-        the examples, the number of devices and the settings of the mesh. It also
-        compares the program of a step, and with it the objective, its penalty, and the
-        rule with its schedules and constants, such as momentum, b1 or weight_decay. The
-        program is not compared if the checkpoint is of another version of JAX or
-        jaxlib, or of another kind of device. The code of Python functions that the
-        compiled program calls (callbacks) is not compared.
+        another number of examples, or it draws an index outside the dataset. Or the
+        dataset is Records, and an example has changed since it was written. Or the
+        dataset is Records, and one of these holds: a mesh is given, the sampler takes
+        the whole dataset as one batch, or the rule needs other examples than those of
+        the batch, as SVRG and SAGA do. Or both devices and a mesh are given, or the
+        processes of the mesh differ in code, versions or arguments. Or evaluate returns
+        other names than at its first call. Or the checkpoint belongs to another
+        training. The check of the checkpoint compares the data, the initial params, the
+        initial state of the rule, the key, the order of the examples, the number of
+        devices and the settings of the mesh. It also compares the program of a step,
+        and with it the objective, its penalty, and the rule with its schedules and
+        constants, such as momentum, b1 or weight_decay. The program is not compared if
+        the checkpoint is of another version of JAX or jaxlib, or of another kind of
+        device. The code of Python functions that the compiled program calls (callbacks)
+        is not compared.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is neither a Batch nor Records nor None, or the key is not
         a JAX key. Also if the objective does not return one real floating number, or

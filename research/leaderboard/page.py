@@ -71,9 +71,9 @@ def write_leaderboard(
     Returns:
       The rankings on the page.
     Raises:
-      ValueError: `skip_bad` is False, and a study cannot be read or has a newer format.
-        Or no study can be read. Or `output` is not an .html file, is one of the inputs,
-        or lies in a run folder.
+      ValueError: `skip_bad` is False, and a study cannot be read or has a newer format
+        than this version of the package reads. Or no study can be read. Or `output` is
+        not an .html file, is one of the inputs, or lies in a run folder.
       OSError: The page cannot be written.
       TypeError: An argument has the wrong type.
     """
@@ -109,8 +109,10 @@ def write_leaderboard(
 def tables(rankings: Rankings) -> list[Table]:
     """Make the tables of a leaderboard: measurements, protocols and studies.
 
-    A protocol consists of the settings that must be equal if two costs are to be
-    compared. The tables come in this order:
+    A measurement gives the cost of one rule in one study. On a workload, the cost is a
+    number of gradients. On a network, the cost is a validation loss. A protocol
+    consists of the settings that must be equal if two costs are to be compared. The
+    tables come in this order:
 
     - two tables of measurements, one for workloads and one for networks;
     - two tables of protocols, one for workloads and one for networks;

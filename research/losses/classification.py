@@ -84,8 +84,8 @@ def hinge(
 
     Here s is the score and y the label. At the kink, where (2y - 1) s = 1, the gradient
     is 0, as in Pegasos. Labels are 0 or 1, as in `logistic`. optax.hinge_loss expects
-    the labels -1 and +1. Its gradient at the kink is half of its gradient where the
-    loss is positive.
+    the labels -1 and +1. At the kink, the gradient of optax.hinge_loss is not 0. It is
+    half of the gradient at scores with a positive loss.
 
     Args:
       score: Score s, floating, shape ().

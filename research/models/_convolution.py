@@ -53,9 +53,10 @@ def convolution(
     a time. The patches of a few images usually fit into the processor's cache, and
     their memory does not grow with the batch.
 
-    XLA's own convolution is not used. It is faster on a GPU, but it has two drawbacks
-    on a CPU: its gradient with respect to the weights is slow inside `lax.scan`, and
-    `vmap` over weights turns it into a grouped convolution.
+    XLA's own convolution is not used. On a GPU, XLA's convolution is faster. On a CPU,
+    XLA's convolution has two drawbacks. First, its gradient with respect to the weights
+    is slow inside `lax.scan`. Second, `vmap` over weights turns XLA's convolution into
+    a grouped convolution.
 
     Args:
       x: Images with channels last, shape (..., H, W, C_in).

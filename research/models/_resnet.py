@@ -47,8 +47,8 @@ def resnet(
     C_1 and C_2 are convolutions of 3 x 3. The shortcut s(x) is x, if x has the size and
     the number of channels of y. Otherwise s(x) is a 1 x 1 convolution of a, the
     input of C_1. In each stage after the first, the first block has stride 2, in C_1
-    and in the shortcut. The last layers are φ(GN(x)), the mean over all pixels, and a
-    dense layer.
+    and in the shortcut. The last layers are applied to the output x of the last block.
+    They are φ(GN(x)), the mean over all pixels, and a dense layer.
 
     All convolutions use `standardise_weights` and have no bias. Standardised weights
     and group normalisation together replace batch normalisation. They do not need the

@@ -39,10 +39,10 @@ def generate(
     largest logits. The model reads only the last `context` tokens, so the beginning of
     a longer prompt has no effect.
 
-    The token with the index i = 0, 1, ... is drawn with the key fold_in(key, i). So a
-    larger num_tokens gives the same first tokens. JAX does not compile the sampling
-    again for a prompt of another length T, for other values of params or for another
-    temperature.
+    The token with the index i = 0, 1, ... is drawn with the key fold_in(key, i).
+    Therefore, a larger num_tokens only adds tokens at the end. If only the length T of
+    the prompt, the values of params or the temperature changes, JAX does not compile
+    the sampling again.
 
     Args:
       model: Model that maps integers (..., T) to logits (..., T, V), where V is the

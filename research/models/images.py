@@ -155,10 +155,11 @@ def check_model(model: Model) -> None:
 def augmented(model: Model, augment: Augmentation) -> Model:
     """Wrap a model so that apply augments the images if there is a key (in training).
 
-    An augmentation changes images at random, for example by a shift. Apply this wrapper
-    to the result of `on_images`. Then the images are augmented before they are
-    standardised, so the zeros that `random_shift` puts at the border are black. For
-    example: `augmented(on_images(cnn(...), mean, sd, dtype=...), random_shift(2))`.
+    An augmentation changes images at random, for example by a shift. Pass the result of
+    `on_images` as the argument `model`. Then the images are first augmented and
+    afterwards standardised, so the zeros that `random_shift` puts at the border are
+    black. For example:
+    `augmented(on_images(cnn(...), mean, sd, dtype=...), random_shift(2))`.
 
     The model in the example below returns the first pixel of each image. With the key,
     two of the four images are mirrored.
@@ -203,9 +204,10 @@ def mirror_averaged(model: Model) -> Model:
 
     Without a key, the result of apply is the mean of model.apply(params, x) and
     model.apply(params, x'), where x' are the images with left and right swapped. If the
-    outputs are logits, the probability of a class is then the geometric mean of its
-    probabilities for x and x', divided by the sum of these means over the classes. With
-    a key, in training, the result is model.apply(params, x, key).
+    outputs are logits, let g be the geometric mean of the two probabilities of a class,
+    for x and for x'. The mean of the logits then gives this class the probability g
+    divided by the sum of g over all classes. With a key, in training, the result is
+    model.apply(params, x, key).
 
     Use this wrapper together with `augmented(..., random_flip)`. A model that was
     trained without mirror images may have a lower accuracy with this wrapper.
@@ -323,8 +325,8 @@ def random_crop(padding: int) -> Augmentation:
     """Build an augmentation that cuts a random window from each padded image.
 
     The window has the size of the image. The padding mirrors the image at its outermost
-    pixels, which are not repeated. In the example, the rows 1, 2, 3 are padded to 2, 1,
-    2, 3, 2.
+    pixels. The outermost pixels themselves are not doubled. In the example, the rows 1,
+    2, 3 are padded to 2, 1, 2, 3, 2.
 
     Args:
       padding: Number of pixels of padding on each side, smaller than the height and the

@@ -44,8 +44,9 @@ def from_linen(
 
     The module is always called with one batch axis. Leading axes of x are flattened
     into one and restored in the result. The parameters are the module's collection
-    "params" with Linen's names and layouts. (Linen's "kernel" is called "weights" in
-    the layers of this package.)
+    "params". They keep Linen's names and layouts. For example, an array that Linen
+    calls "kernel" keeps this name, although the layers of this package call such an
+    array "weights".
 
     Each random number stream of the module gets its own key, derived from the key of
     apply. The module's `__call__` may have arguments that switch noise: deterministic,

@@ -93,9 +93,10 @@ def ngram(
 
     "kneser_ney" (modified Kneser-Ney): p(w | h) = (c(h w) - D(c(h w)) + Σ_v D(c(h v))
     p(w | h')) / c(h). Here D(i) is the discount of a count i, defined below, and Σ_v is
-    the sum over all tokens v. For a context h of fewer than order - 1 tokens, such as
-    h', the formula is the same, but with other counts. Then c(h w) is the number of
-    different tokens that occur before h w in the text, and again c(h) = Σ_w c(h w).
+    the sum over all tokens v. If a context h has fewer than order - 1 tokens, as h'
+    has, the formula is the same, but the counts are defined in another way. For such a
+    context, c(h w) is the number of different tokens that occur before h w in the text.
+    As before, c(h) = Σ_w c(h w).
 
     The discounts depend on the length of the context. For each length, let n_i be the
     number of pairs (h, w) with c(h w) = i, and Y = n_1 / (n_1 + 2 n_2). The discounts

@@ -22,10 +22,10 @@ def mixed_precision(model: Model, compute_dtype: DTypeLike = "bfloat16") -> Mode
 
     Params in bfloat16 would be too coarse for training, because they have 8 significant
     bits. An update below 0.2 % of a parameter would be lost. Moving averages in the
-    state of an update rule would be too coarse, too. In each step, a moving average
-    with the decay b moves by the fraction 1 - b of its difference from the new value.
-    For b above 0.996, this fraction is below 0.4 %. In bfloat16, most of these changes
-    would be lost, and the average would hardly change.
+    state of an update rule would be too coarse, too. In each step, a moving average m
+    with the decay b changes by (1 - b) (v - m), where v is the new value. If b is above
+    0.996, the factor 1 - b is below 0.4 %. In bfloat16, most of these changes would be
+    lost, and the average would hardly change.
 
     Normalisations and the softmax of `attention` are computed in float32. The
     prediction differs from a prediction in float32 by the rounding errors of all
@@ -43,8 +43,8 @@ def mixed_precision(model: Model, compute_dtype: DTypeLike = "bfloat16") -> Mode
       A model with the init of `model`. Its predictions have the dtype of the params
       that are given to apply.
     Raises:
-      TypeError: compute_dtype is not floating. In apply: a floating array of the params
-        does not have more bits than compute_dtype.
+      TypeError: compute_dtype is not floating. The apply of the result raises TypeError
+        if a floating array of the params does not have more bits than compute_dtype.
     References:
       Micikevicius et al., Mixed precision training, ICLR 2018, section 3.1 (the copy of
       the weights in float32).

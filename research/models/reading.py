@@ -122,7 +122,7 @@ def reader(
 ) -> Callable[..., Float[np.ndarray, "n context"]]:
     """Build a function that computes `next_token_losses` in slices of windows.
 
-    A window consists of context + 1 consecutive tokens, and a slice of slice_size
+    A window consists of context + 1 consecutive tokens. A slice consists of slice_size
     windows. The function accepts any number of windows, and computes the losses of one
     slice at a time. All slices have the same size, so the computation of a slice is
     compiled only once. The computation needs only the memory of one slice.

@@ -86,19 +86,20 @@ def transformer_decoder(
     The model computes x = E[tokens] + P, where E is the matrix of the embedding and P
     are vectors of the positions. Then it applies the blocks to x and, if order is
     "pre", a last normalisation. A block consists of attention and a small network with
-    one hidden layer (`research.models.block`). The logits are x W_output, where
-    W_output are the weights of the output layer. If tied is True, they are x Eᵀ. With
-    tied=True and activation="gelu_tanh", the architecture is that of GPT-2. With
-    positions="rotary", normalisation="rms", gated=True, activation="silu" and
-    bias=False, the architecture is that of Llama.
+    one hidden layer (`research.models.block`). If tied is False, the logits are
+    x W_output, where W_output are the weights of the output layer. If tied is True, the
+    logits are x Eᵀ. With tied=True and activation="gelu_tanh", the architecture is that
+    of GPT-2. With positions="rotary", normalisation="rms", gated=True,
+    activation="silu" and bias=False, the architecture is that of Llama.
 
     Biases start at 0. Weights are drawn from N(0, 0.02²), as in GPT-2, with two
     exceptions:
 
     - In each block, the last matrix of the attention and the last matrix of the network
-      are drawn with the standard deviation 0.02 / sqrt(2 num_layers). The outputs of
-      these 2 num_layers matrices are added to x. With this standard deviation, the
-      initial size of x after the last block hardly depends on num_layers.
+      are drawn with the standard deviation 0.02 / sqrt(2 num_layers). All blocks
+      together have 2 num_layers of these matrices, and the output of each is added to
+      x. With this standard deviation, the initial size of x after the last block hardly
+      depends on num_layers.
     - With sinusoidal positions, E is drawn from N(0, 1 / width), and
       x = sqrt(width) E[tokens] + P (Vaswani et al., section 3.4). Both terms are then
       of order one. Tied logits have no factor sqrt(width).

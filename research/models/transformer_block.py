@@ -55,7 +55,7 @@ def block(
     With the activation "silu", this gated network is SwiGLU.
 
     Args:
-      params: Nested dict of arrays. With the shapes of the arrays, it is
+      params: Nested dict of arrays. Here the shape stands in place of each array:
         {"normalisation_1": {"scale": (width,), "bias": (width,)}, "attention": as in
         `attention`, "normalisation_2": as "normalisation_1", "dense_1": {"weights":
         (width, hidden), "bias": (hidden,)}, "dense_2": {"weights": (hidden, width),

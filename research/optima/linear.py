@@ -113,8 +113,8 @@ def curvature(
     * c_i = 1 for half the squared error. Then μ and L do not depend on the params.
     * c_i = p_i (1 - p_i) for the logistic loss, at params that predict the
       probabilities p_i.
-    * c_i = 1/4 for the logistic loss, or c_i = 1/2 for softmax regression, at any
-      params. In both cases, L is an upper bound of the Hessian's largest eigenvalue.
+    * c_i = 1/4 for the logistic loss, or c_i = 1/2 for softmax regression. Then L is an
+      upper bound of the Hessian's largest eigenvalue at any params.
 
     Args:
       x: Inputs, shape (n, d), floating.

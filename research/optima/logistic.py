@@ -97,8 +97,8 @@ def softmax_regression(
     row. Therefore the solver considers only pairs (W, b) whose sums over the classes
     are 0. If the penalty is positive, exactly one of these pairs is optimal. If the
     penalty is 0, several of them may be optimal, or none. An error is raised if several
-    or none are optimal. If the penalty is 0 or penalise_intercept is False, pairs with
-    other sums can be optimal too.
+    or none are optimal. If the penalty is 0 or penalise_intercept is False, pairs whose
+    sums are not 0 can be optimal too, but the solver does not return them.
 
     Args:
       x: Inputs, shape (n, d), floating.

@@ -44,8 +44,8 @@ class Agreement(NamedTuple):
     Attributes:
       values: Number of compared values: entries of the table, and numbers. Times are
         not compared.
-      rounded: Differences between values that agree to the printed digits. These
-        differences are as small as rounding errors.
+      rounded: Differences that are as small as rounding errors. Values with such a
+        difference agree to the printed digits, as `hold` defines these words.
       within: Larger differences that count as agreement. Either the values are
         estimates (numbers with intervals), and their intervals overlap. Or both values
         lie within limits that the experiment states. `hold` defines these kinds of

@@ -62,13 +62,15 @@ def checkpoints_in(
     Args:
       folder: Folder of all checkpoints. The first save creates the folder.
       seconds_between: Number of seconds after which the next save is due. When a save
-        is due, the function `due` of each checkpoint returns True. The time starts with
-        the call of `checkpoints_in`, and starts again at the end of each save of any
-        checkpoint. If 20 times the duration of the last save is longer than
-        `seconds_between`, this longer time is used. With math.inf, no save is ever due.
+        is due, the function `due` of each checkpoint returns True. The seconds are
+        counted from the call of `checkpoints_in`. After each save of any checkpoint,
+        they are counted from the end of this save. If 20 times the duration of the last
+        save is longer than `seconds_between`, the next save is due after this longer
+        time. With math.inf, no save is ever due.
     Returns:
-      Function name -> Checkpoint. A name may contain any characters. The character "/"
-      separates the name of a part from the name of the whole.
+      Function from a name to the Checkpoint with this name. A name may contain any
+      characters. The character "/" separates the name of a part from the name of the
+      whole.
     Raises:
       TypeError: folder is not a path, or seconds_between is not a number.
       ValueError: folder is empty or contains a NUL character, or seconds_between is
@@ -130,9 +132,10 @@ def remembered(
     Args:
       checkpoints: Function from a name to the Checkpoint with this name.
       name: Name of the checkpoint of the result.
-      compute: Function (checkpoints) -> Saved, which computes the result. Its argument
-        is a function from the name of a part of the result to the Checkpoint of this
-        part. The checkpoints of the parts are deleted when the whole result is saved.
+      compute: Function (checkpoints) -> Saved, which computes the result. `compute` may
+        save parts of the result in checkpoints of their own. Its argument is therefore
+        a function from the name of a part to the Checkpoint of this part. The
+        checkpoints of the parts are deleted when the whole result is saved.
     Returns:
       The result.
     Example:

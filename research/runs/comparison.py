@@ -44,8 +44,8 @@ class Comparison(NamedTuple):
     Attributes:
       arrays, numbers: How many arrays and how many numbers were compared. Times are not
         compared.
-      other_arrays: One difference for each array that differs, at the entry with the
-        largest relative difference.
+      other_arrays: One `Difference` for each array that differs. The `Difference`
+        describes the entry with the largest relative difference.
       other_numbers: One difference for each number that differs.
       causes: Differences between the environments of the two runs, the most likely
         cause first.
@@ -75,12 +75,13 @@ def compare(
     Args:
       there, here: The two results.
       environments: Environments of the two runs, in the order (there, here), from the
-        manifests of the runs. Their differences are the field `causes` of the result.
+        manifests of the runs. The field `causes` of the Comparison lists the
+        differences between the environments.
     Returns:
       The `Comparison`. Its field `other_arrays` has one `Difference` for each array
-      that differs. This is the difference at the entry with the largest relative
-      difference: `place` names the entry, and `size` is the absolute value of the
-      difference.
+      that differs. The `Difference` describes the entry with the largest relative
+      difference: `place` names this entry, and `size` is the absolute difference of its
+      two values.
     Raises:
       TypeError, ValueError: The results are not valid, or there are not two
         environments.

@@ -89,9 +89,10 @@ def reference_of(
     Args:
       path: Folder of the run.
       like: Reference with which the result will be compared, or None. A float of the
-        table may be halfway between two numbers of four digits, up to 1e-6 of its size.
-        If `like` has one of these two numbers at the same place of its table, the float
-        is rounded to this number. Otherwise a rounding error decides between the two.
+        table, such as 1.2345, may lie halfway between two numbers of four digits, here
+        1.234 and 1.235. "Halfway" allows a relative error of 1e-6. If `like` has one of
+        these two numbers at the same place of its table, the float is rounded to this
+        number. Otherwise a rounding error decides between the two.
     Raises:
       ValueError: The run is not finished, its result has no table, or its manifest
         lacks the entry `command` or the entry `facts`.

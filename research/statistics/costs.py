@@ -275,9 +275,9 @@ def expected_running_time(
     """Return the mean number of passes to the target, if failed runs are restarted.
 
     Suppose that runs are started one after another, each with at most `budget` passes
-    over the data, until one reaches the target. The expected number of passes until
-    then is the expected running time (ERT). It is computed from the runs in `costs`, as
-    the number of passes of all these runs, divided by the number of runs that reach the
+    over the data, until one reaches the target. The expected running time (ERT) is the
+    expected number of passes of all these runs together. To compute the ERT, the number
+    of passes of all runs in `costs` is divided by the number of runs that reach the
     target. A run that misses the target counts with `budget` passes. If p > 0 is the
     share of runs that reach the target, and c the mean cost of the runs that reach it,
     the ERT is c + budget (1 - p) / p.

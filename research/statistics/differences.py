@@ -84,7 +84,7 @@ def difference(
     is ERT(mine) / ERT(other).
 
     The interval includes the uncertainty of the choice of the trials. It is a t
-    interval of the log ratio, whose variance is the sum of two variances
+    interval of the log ratio. The variance of the log ratio is the sum of two variances
     (`variance_of`):
 
     - the variance over resampled tuning seeds, on which the trials are chosen again
@@ -114,21 +114,22 @@ def difference(
     91 %. If half of the runs miss the target and there are many comparisons, use at
     least twenty reporting seeds. With at most ten reporting seeds, a false difference
     is reported too often in this case. The evidence is 210 simulated studies of two
-    equal rules, at the level 99.75 %, which 20 comparisons need. Five studies reported
-    a difference, although at most one was expected at this level.
+    equal rules. The intervals of these studies had the level 99.75 %, which is the
+    level of each interval if 20 comparisons are made. At this level, at most one of the
+    studies was expected to report a difference, but five did.
 
     Args:
       mine, other: Scores of my rule and of the other rule, on the same seeds in the
         same order.
       trials: Number of trials from which each rule chooses; None means all. Use this
         argument to give equal budgets to rules with different numbers of trials. If a
-        number is given, all sets of the defaults and `trials` - 1 other trials are
-        considered, and the rule chooses one trial from each set. The cost of the rule
-        is then the mean number of passes divided by the mean share of runs that reach
-        the target. Both means are over the trials chosen from the sets. The field
-        `ratio` compares these costs. The field `win`, the probability that my rule
-        costs less on the same seed, is averaged over the sets. Each bootstrap replicate
-        draws one set at random.
+        number is given, the function considers every set that consists of the rule's
+        defaults (trial 0) and `trials` - 1 other trials. The rule chooses one trial
+        from each set. The cost of the rule is then the mean number of passes divided by
+        the mean share of runs that reach the target. Both means are over the trials
+        chosen from the sets. The field `ratio` compares these costs. The field `win`,
+        the probability that my rule costs less on the same seed, is averaged over the
+        sets. Each bootstrap replicate draws one set at random.
       level: Coverage of the intervals.
       comparisons: Number of comparisons that are made together. Each interval has the
         level 1 - (1 - level) / comparisons (Bonferroni). All intervals together then

@@ -55,13 +55,14 @@ def choose_rate(
     extended.
 
     In the example, the smallest rate is the best three times in a row. Each time, two
-    rates are added below it, so `widened` is 3. After that, the best rate is between
-    other tried rates, so `at_edge` is False.
+    rates are added below it, so the field `widened` of the result is 3. After that, the
+    best rate is between other tried rates, so the field `at_edge` is False.
 
     Args:
       score: Function that takes an array of k rates, shape (k,), and returns their
         scores, shape (k, number of tuning seeds). Lower is better. inf or NaN means
-        that the run diverged. -inf is refused, because no mean is defined with it.
+        that the run diverged. The score -inf is refused, because the mean of -inf and
+        inf is not defined.
       ladder: Rates to try first, positive and ascending.
       factor: Ratio between an added rate and its neighbours.
       added: Number of rates that are added each time.
@@ -71,8 +72,8 @@ def choose_rate(
       several rates have the lowest mean score, the largest of them is chosen.
     Raises:
       ValueError, TypeError: The ladder is empty, not positive or not ascending,
-        `factor` is not above 1, `added` is not between 1 and 1000, or the scores do not
-        have the shape (k, number of tuning seeds), or one of them is -inf.
+        `factor` is not above 1, `added` is not between 1 and 1000, the scores do not
+        have the shape (k, number of tuning seeds), or a score is -inf.
     Example:
       >>> score = lambda rates: (np.log(rates) - np.log(0.04))[:, None] ** 2
       >>> choice = choose_rate(score, [0.5, 1.0, 2.0])

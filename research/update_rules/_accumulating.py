@@ -178,8 +178,9 @@ def adadelta(
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
         schedule (number of earlier steps -> η).
       rho: Decay ρ in [0, 1); may be traced.
-      eps: Constant ε, at least 0; may be traced. With ε = 0, an entry becomes NaN if
-        its first gradient is 0. Otherwise the entry never moves.
+      eps: Constant ε, at least 0; may be traced. If ε = 0 and the first gradient of an
+        entry is 0, the entry becomes NaN. If ε = 0 and this gradient is not 0, the
+        entry never moves.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
@@ -290,8 +291,8 @@ def rmsprop(
     -η g_1 / √ε, or -η g_1 / ε with eps_in_sqrt=False.
 
     With momentum μ the update is not u_t, but the sum b_t = μ b_(t-1) + u_t, from b_0 =
-    0. With nesterov=True the update is u_t + μ b_t. With rate_in_momentum=False, η_t
-    multiplies the sum b_t instead of each term.
+    0. With nesterov=True the update is u_t + μ b_t. With rate_in_momentum=False, the
+    terms are summed without η_t, and η_t then multiplies the sum.
 
     optax.rmsprop is the same up to rounding errors. torch has the default β = 0.99 and
     adds ε outside the root. For example, if the first gradient entry is 1e-5, β = 0.9

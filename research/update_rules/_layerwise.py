@@ -724,9 +724,9 @@ def normuon(
     matrices have shape (outputs, inputs), so v_t has a number for each row. optax and
     torch do not have NorMuon.
 
-    The state of a matrix has 1 + 1 / m numbers per parameter, for M_t and v_t. The
-    state of any other leaf is that of the inner rule, which is two numbers per
-    parameter for Adam.
+    The state of a matrix has 1 + 1 / m numbers per parameter, for M_t and v_t. Leaves
+    that `matrices` does not select use the rule from `inner` and have the state of that
+    rule. Adam, the default, stores two numbers per parameter.
 
     Use it instead of Muon where some outputs of a layer get much larger updates than
     others, as in the training of language models.

@@ -273,16 +273,17 @@ def levenberg_marquardt(
 
     The first radius is Δ_0 = η |D x_0|, or η if x_0 = 0. If ρ < 1/4, the next radius is
     |D h| / 10. If ρ >= 3/4, or if ρ >= 1/4 and μ = 0, the next radius is 2 |D h|. In
-    all other cases, the first trial sets the radius to |D h|, and later trials do not
-    change the radius.
+    all other cases, the trial at t = 0 sets the radius to |D h|, and later trials do
+    not change the radius.
 
     If the residuals stay large, the rule described so far would take many small steps,
     because JᵀJ lacks the second derivatives Σ r_i ∇²r_i of F. Each trial therefore
     compares two predictions of F(x) - F(x + h). The linear model of r predicts
     a = -gᵀh - ½ |J h|², with g = Jᵀr. The quadratic model of F predicts
-    a - ½ Σ r_i hᵀ∇²r_i h. A trial is a miss if the linear model's error is above
-    |a| / 10 and above ten times the quadratic model's error. After three misses in a
-    row, the rule changes to the quadratic model: h minimises this model subject to
+    a - ½ Σ r_i hᵀ∇²r_i h. The error of a model is the absolute difference between its
+    prediction and F(x) - F(x + h). A trial is a miss if the linear model's error is
+    above |a| / 10 and above ten times the quadratic model's error. After three misses
+    in a row, the rule changes to the quadratic model: h minimises this model subject to
     |D h| <= Δ, as in `trust_region_newton`, and ρ uses the prediction of this model.
     The rule returns to the linear model after a trial in which the linear model's error
     is above |a| / 10 and the quadratic model's error is even larger.

@@ -93,7 +93,7 @@ def natural_gradient(
       singular: What to do if F + λ I is singular up to rounding errors, as for softmax
         without a penalty. "drop" leaves out the directions whose eigenvalue is zero or
         negative, up to rounding errors; "stop" takes no step. In both cases the field
-        `curvature` of the state reports the kind of the matrix.
+        `curvature` of the state reports the kind of the matrix, such as singular.
     Returns:
       The rule; its update needs params, and fisher_fn or value_fn.
     Raises:

@@ -97,7 +97,7 @@ def newton(
 
     A Hessian counts as not positive definite if a pivot of its Cholesky factorisation
     is at most n eps times the corresponding diagonal entry. The field `curvature` of
-    the state reports the kind of the Hessian.
+    the state reports the kind of the Hessian, such as positive definite.
 
     If the Hessian is zero, the rule takes no step. At an exact saddle point the
     gradient is zero, so the step is zero, too. `trust_region_newton` leaves such a

@@ -495,7 +495,7 @@ def cocob(
     θ_t is the sum of all -c. R_t is the total gain of the bets so far, where a negative
     total is replaced by 0.
 
-    Without η, the rule is COCOB-Backprop of Orabona & Tommasi. If ε were 0, a constant
+    With η = 1, the rule is COCOB-Backprop of Orabona & Tommasi. If ε were 0, a constant
     η would have no effect. optax.contrib.cocob is the same, but it subtracts x_0 from
     x_t, which loses digits while x_t is close to x_0. This rule sums its own updates to
     get x_t - x_0. torch does not have the rule.

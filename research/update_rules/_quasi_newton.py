@@ -294,9 +294,10 @@ def lbfgs(
     the three libraries differ. With a line search, the iterates therefore differ, and
     only their limits agree.
 
-    Use it on smooth deterministic functions of any size, where it is the first rule to
-    try. Full-batch logistic regression is a typical case. On mini-batches, L-BFGS
-    usually fails, because y compares gradients of different examples.
+    Use it on smooth deterministic functions with any number of params. For such
+    functions, it is the first rule to try. Full-batch logistic regression is a typical
+    case. On mini-batches, L-BFGS usually fails, because y compares gradients of
+    different examples.
 
     Args:
       learning_rate: First step size η that each line search tries, or the step size if
@@ -306,8 +307,8 @@ def lbfgs(
         argument cannot be traced, because it determines the shapes of arrays.
       linesearch: "strong_wolfe", "backtracking", a function with the arguments of
         `strong_wolfe`, or None for a fixed step size.
-      first_step: Norm |g_t| that is used before the first pair: "euclidean", or
-        "absolute" for the sum of the absolute values.
+      first_step: Norm |g_t| in H_t = min(1, 1 / |g_t|) I, before there is a pair:
+        "euclidean", or "absolute" for the sum of the absolute values.
       min_curvature: Bound, at least 0. A pair is used only if <s, y> exceeds the bound.
     Returns:
       The rule; its update needs params, and for a line search also value and value_fn.

@@ -88,11 +88,12 @@ def schedule_free_sgd(
     result is the same as long as the rate does not fall.
 
     optax.contrib.schedule_free_sgd (up to 0.2.8) differs in four more ways. First, with
-    warm-up its steps use the rates 0, 1/T, 2/T, ... times η, while its weights use 1/T,
-    2/T, ... The first step therefore does not move the params. Second, with a schedule
-    as the rate, the weight of a step is computed from the rate of the next step. Third,
-    β must be positive. Fourth, the sum of weights has the params' dtype, so in bfloat16
-    the sum stops growing after 256 equal weights. torch does not have this rule.
+    a warm-up, the steps in optax use the rates 0, 1/T, 2/T, ... times η. The weights of
+    the average use 1/T, 2/T, 3/T, ... times η. The first step in optax therefore does
+    not move the params. Second, with a schedule as the rate, the weight of a step is
+    computed from the rate of the next step. Third, β must be positive. Fourth, the sum
+    of weights has the params' dtype, so in bfloat16 the sum stops growing after 256
+    equal weights. torch does not have this rule.
 
     Use it instead of a schedule that depends on the length of the run. Evaluate the
     model at the field `evaluation_params` of the state, not at the params. η can often

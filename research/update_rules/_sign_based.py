@@ -136,8 +136,9 @@ def adopt(
 
     The paper's first version does not clip d_t, and its second version clips d_t. With
     use_clipping=False, the rule is the same as the authors' present code without
-    clipping. In the authors' first code, the average starts at the first quotient:
-    m_2 = d_2, not (1 - β1) d_2. optax.contrib.adopt is the same as the rule here.
+    clipping. In the authors' first code, the average m_t starts at the first normalised
+    gradient: m_2 = d_2, not (1 - β1) d_2. optax.contrib.adopt is the same as the rule
+    here.
 
     Without clipping, an entry whose first gradients are 0 may take a huge step, because
     its first nonzero d_t is g_t / ε. With eps=0, an entry whose gradients are all 0

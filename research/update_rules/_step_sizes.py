@@ -45,7 +45,8 @@ def polyak_step(
     step has η_max = ∞ and ε = 0.
 
     If f* is too high, f(x_t) - f* may be negative, and then the step goes uphill. With
-    positive_part=True, the params do not move in this case (SPS+).
+    positive_part=True, the params do not move in this case. This variant is called
+    SPS+, where SPS stands for stochastic Polyak step size.
 
     If f is the loss of a single example in each step, and f* is the minimum of this
     loss, the rule is SPS_max of Loizou et al. Their rate is the smaller of
@@ -160,7 +161,8 @@ def barzilai_borwein(
     g_(t-1). Here x_t are the params, g_t is the gradient and u_t the update at step t,
     with t counted from 1. The products sᵀs and sᵀy are over all leaves. The first rate
     is η_1 = learning_rate. The rate sᵀs / sᵀy gives the long step (BB1). The short step
-    (BB2) has η_t = sᵀy / yᵀy. It is never longer than the long step if sᵀy > 0.
+    (BB2) has η_t = sᵀy / yᵀy. If sᵀy > 0, the short step is never longer than the long
+    step.
 
     If the curvature along the last step is not positive, or if the params did not move,
     sᵀy <= 0. The rule then keeps the previous rate, and the field `refused` of the

@@ -214,8 +214,8 @@ def novograd(
     grad_averaging=True, timm multiplies the new terms of m_t by 1 - β1.
 
     If the first gradients of a leaf are exactly 0, timm and the authors' code start v_t
-    at the first gradient that is not 0. Here v_1 is 0, and that later gradient has the
-    weight 1 - β2.
+    at the first gradient that is not 0. Here v_1 is 0, and the first gradient that is
+    not 0 enters v_t with the weight 1 - β2.
 
     Use it in place of Adam for convolutional and speech networks. The rule stores one
     number per leaf for the second moment, so its state needs half of the memory of

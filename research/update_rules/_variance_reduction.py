@@ -66,9 +66,9 @@ def svrg(
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule (number of earlier steps -> η).
-      period: Period m, a positive integer. For single examples, the paper suggests 2 n
-        for convex problems and 5 n for others. With 1, the rule is full-batch gradient
-        descent.
+      period: Period m, a positive integer. For mini-batches of a single example, the
+        paper suggests m = 2 n for convex problems and m = 5 n for others. With m = 1,
+        the rule is full-batch gradient descent.
     Returns:
       The rule; its update needs params, value_fn and indices. value_fn is the objective
       as a function (params, indices=None), and indices are the examples of the

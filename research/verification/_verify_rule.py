@@ -50,9 +50,9 @@ class Verification(NamedTuple):
       cause: Likely mistake in the rule, in words. None if rule and reference agree, or
         if no cause was found.
       tolerance: Largest deviation that counts as agreement.
-      evaluates: "rule" or "reference", if only this one of the two reports extra params
-        for evaluation, such as an average of its iterates. These params were then not
-        compared. Otherwise None.
+      evaluates: The only one of the two, "rule" or "reference", that reports extra
+        params for evaluation, such as an average of its iterates. These params were
+        then not compared. None if both or neither of the two report such params.
     """
 
     same: bool
@@ -156,18 +156,20 @@ def verify_rule(
         `research.verification.problems.PROBLEMS`, or all recorded problems if the
         reference is a dict.
       learning_rate: Learning rate for the constructors of rule and reference, the same
-        on every problem. A positive number: with the rate 0, many different rules do
-        not move. None means that each problem has its own rate. If only one of `rule`
-        and `reference` is a gradient transformation, pass the rate with which this
-        transformation was made, because the rate cannot be read from it. The other one
-        then uses the same rate.
+        on every problem. The rate must be positive, because with the rate 0 many
+        different rules do not move. None means that each problem has its own rate. The
+        rate of a gradient transformation cannot be read from the transformation. If
+        only one of `rule` and `reference` is a gradient transformation, pass the rate
+        with which this transformation was made. The constructor or formula of the other
+        argument then uses the same rate.
       dtype: Dtype of the rule's steps: float64 (requires JAX's float64 to be on) or
         float32.
       tolerance: Largest deviation that counts as agreement. None means 1000 times the
         machine epsilon of `dtype`, or more for a reference whose formula is known to
         magnify rounding errors. If the rule or the reference is optax's own
-        constructor, the known rounding errors of this constructor also count. For a
-        function that wraps this constructor, pass a larger tolerance yourself.
+        constructor, None also allows for the known rounding errors of this constructor.
+        For a function that wraps this constructor, None does not allow for these
+        errors, so pass a larger tolerance yourself.
       on_progress: Function called with (done, total, message) before each problem, and
         before each mistake that is tried. None means that no function is called.
       **arguments: Further arguments for the constructors and the formula.

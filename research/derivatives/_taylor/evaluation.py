@@ -78,18 +78,19 @@ class Context(NamedTuple):
     primitive operation.
 
     Attributes:
-      order: Largest order of the coefficients. If it is given, each equation is
-        evaluated to this order before the next one. If it is None, a coefficient is
-        computed when it is read. Coefficient k of all equations is then computed before
+      order: Largest order of the coefficients, or None. If `order` is a number, all
+        coefficients of an equation up to this order are computed before the next
+        equation is evaluated. If `order` is None, a coefficient is computed when it is
+        read. In this case, coefficient k of all equations is computed before
         coefficient k + 1.
-      known: Memory of the equations that `evaluate` has evaluated so far. It looks an
-        equation up here, so that none is evaluated twice. A dict from (name of the
-        primitive, names of the input series) to the list of the equations with this
-        key. Used only if `order` is None. Without this
-        dict, the number of evaluations might double with each order. For example, the
-        series of y(t) may be computed from the series of y'(t), and the formula for y'
-        may contain y twice. To compute y to order k, one would then compute y twice to
-        order k - 1, and so on.
+      known: Dict of the equations that `evaluate` has evaluated so far. If `order` is
+        None, `evaluate` looks up each equation in this dict, so that no equation is
+        evaluated twice. Otherwise the dict is not used. A key is (name of the
+        primitive, names of the input series), and the entry is the list of the
+        evaluated equations with this key. Without this dict, the number of evaluations
+        might double with each order. For example, the series of y(t) may be computed
+        from the series of y'(t), and the formula for y' may contain y twice. To compute
+        y to order k, one would then compute y twice to order k - 1, and so on.
     """
 
     order: int | None

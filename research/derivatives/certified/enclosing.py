@@ -96,7 +96,7 @@ def enclose(f: Callable[..., Any], low: Any, high: Any) -> Enclosure:
       TypeError: f is not callable, or an end is not a real number.
       NotScalarError: f does not return one array.
       UnsupportedPrimitiveError: f uses an operation that cannot be enclosed. The
-        message names its line.
+        message names the line of this operation.
       RuntimeError: The processor replaces the smallest floats by 0, so rounding is not
         as the proof assumes.
     References:

@@ -675,8 +675,8 @@ def certified_minimum(
     The lower bound of f in a smaller box X comes from interval arithmetic, which gives
     an interval that contains all values of f in X. If f is proved to be smooth in X,
     there is a second lower bound, from the mean value form f(m) + ∇f(X) (X - m). Here m
-    is the midpoint of X, and ∇f(X) has an interval for each entry of the gradient in X.
-    The larger of the two lower bounds is used.
+    is the midpoint of X. For each entry of the gradient, ∇f(X) has an interval that
+    contains all values of this entry in X. The larger of the two lower bounds is used.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can

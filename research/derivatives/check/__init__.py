@@ -133,9 +133,9 @@ def check_derivative(
     At a kink of f along v, the quotients (f(x + h v) - f(x)) / h have two different
     limits for h -> 0: the right slope for h > 0, and the left slope for h < 0. If f is
     smooth and only the derivative is wrong, the two slopes are equal. So the check can
-    distinguish a kink from a bug. A kink beside x may be so close to x that the bend of
-    f between x and the kink is below the rounding error of f. Such a kink counts as one
-    at x.
+    distinguish a kink from a bug. A kink beside x may be so close to x that the
+    rounding error of f hides the distance between x and the kink. Such a kink counts as
+    one at x.
 
     If f has a kink, the check still tests the derivative in the leaves without a kink.
     In a leaf with a kink, the check tests the entries in which JAX's gradient does not
@@ -164,8 +164,8 @@ def check_derivative(
 
     JAX chooses one side of each kink. If many kinks meet at x, there may be no piece of
     f on all of these sides. For example, JAX takes the slope 1 for each leaky rectifier
-    at 0, although not all of their inputs may be positive at the same time. So the
-    verdict is also "kink" if two conditions hold. First, the derivative is right at
+    at 0, although there may be no point at which all of their inputs are positive. So
+    the verdict is also "kink" if two conditions hold. First, the derivative is right at
     points close to x. Second, the jumps of the derivative on a half circle around x are
     so large that they explain the distance between the derivative and the slope at x.
     If neither this test nor the test of the previous paragraph explains the error, the
@@ -179,12 +179,14 @@ def check_derivative(
 
     If JAX cannot trace f, the operations of f are not known. The check then assumes the
     lowest precision that can represent the values of f near x. If only float64 can
-    represent them, parts of f may still be rounded to float32. Such parts are constant
-    between neighbouring numbers of float32. So the slopes of f between far closer
-    points do not explain how f changes over a few of these numbers. If the check
-    observes this, it assumes float32. The same holds for functions that `pure_callback`
-    calls. The check does not recognise a part in float16 beside one in float64. A right
-    derivative may then be reported as "wrong".
+    represent the values, a part of f may still be rounded to float32. Such a part is
+    constant between neighbouring numbers of float32. So the slopes of f between far
+    closer points do not show how this part changes. The check compares these slopes
+    with the change of f over a few numbers of float32. If the slopes do not explain
+    this change, the check assumes float32. If f calls a function by `pure_callback`,
+    the check examines the values of f in the same way. The check does not recognise a
+    part in float16 beside one in float64. A right derivative may then be reported as
+    "wrong".
 
     If JAX cannot trace f and f has one output, the check also notices if f rounds its
     value to a few digits. But the values alone do not show whether f rounds or has
@@ -199,8 +201,9 @@ def check_derivative(
     The check compares the derivative with values of f. A derivative that is right only
     on average over random draws is "wrong". An example is JAX's derivative of
     `jax.random.gamma` at a fixed key, and of functions that use it, such as `beta`,
-    `chisquare` and `t`. This derivative is that of a quantile, not that of the number
-    that is drawn.
+    `chisquare` and `t`. JAX's rule for `gamma` gives the derivative of a quantile of
+    the distribution. At a fixed key, the number that is drawn changes in another way
+    than the quantile.
 
     If the derivative is exactly 0, an error cannot be relative to the derivative. The
     verdict "right" then means that the error is small relative to the change of f over
@@ -220,15 +223,17 @@ def check_derivative(
     - The check could not have detected a relative error of 1e-3.
     - The check could not have detected an error of a tenth of the gradient's norm that
       lies in a single leaf of x. The entries of such a leaf are so small that steps in
-      this leaf hardly change f. The report names the leaf. (If the gradient of a leaf
-      is shorter than about 1e-13 times the whole gradient, an error there is small,
-      however large it is relative to the gradient of the leaf.)
+      this leaf hardly change f. The report names the leaf. (All errors are relative to
+      the whole gradient. So if the gradient of a leaf is shorter than about 1e-13 times
+      the whole gradient, an error in this leaf is small, however large it is relative
+      to the gradient of the leaf.)
     - The slope of f times a step of the size of x is beyond the range of float64.
     - The derivative seems wrong, but some numbers are so close to 0 that floats have
       too few digits there or round to 0. These are numbers inside f or inside the
-      derivative, or all entries of a leaf of x. In float64, numbers inside f count
-      below about 1e-292, and a leaf of x counts below 2e-305. If JAX cannot trace f,
-      only x is known. The check does not notice this for complex numbers.
+      derivative, or all entries of a leaf of x. In float64, a number inside f is too
+      close to 0 below about 1e-292, and a leaf of x is too close to 0 below 2e-305. If
+      JAX cannot trace f, the check knows only x, not the numbers inside f. The check
+      does not notice complex numbers that are too close to 0.
     - f varies so fast that it is not smooth between neighbouring floats. Examples are
       sin(1e20 x), and the fractional part of 1e20 x.
     - The slopes from long and from short steps differ, and neither slope agrees with

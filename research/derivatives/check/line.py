@@ -58,8 +58,9 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
     Returns:
       (x in float64, least precise dtype in which f computes). If JAX cannot trace f,
       the dtype is estimated from values of f near x. If f calls a Python function by
-      `jax.pure_callback`, these values are used, too. If f does not accept float64, the
-      result is x unchanged and the dtype of the least precise leaf of x.
+      `jax.pure_callback`, the dtype is the less precise of two: this estimate, and the
+      least precise dtype in the program that JAX traces. If f does not accept float64,
+      the result is x unchanged and the dtype of the least precise leaf of x.
     """
     lifted = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), x)
     try:

@@ -49,8 +49,8 @@ class Neighbourhood(NamedTuple):
       eps: Relative spacing of the floats in which f is computed.
       size: The rounding error of a value of f is taken to be at least eps * size.
       noise: Measured rounding error of a value of f beside x.
-      length: Largest factor h of the steps h u from x. Each direction u is as long as
-        v.
+      length: Largest factor h of a step. A step from x is h u, where u is a direction
+        as long as v.
       random: Source of random directions.
     """
 
@@ -198,14 +198,15 @@ def slopes_of_all_pieces(
     negative jumps, and D plus all positive jumps. Three half circles are used, and the
     range contains the bounds of each.
 
-    If a kink lies within another kink, as in a network of two layers, the jump at one
-    kink depends on the side of the other kink. So if there are several jumps, each is
-    multiplied by four.
+    If the input of a function with a kink has a kink itself, as in a network of two
+    layers, the jump at one kink depends on the side of the other kink. So if there are
+    several jumps, each jump is multiplied by four.
 
-    The derivative on the half circle is the tested one. The range is used only if the
-    values of f confirm this derivative at random points near x. A `Witness` compares
-    the derivative with the values at one of these points. There must be at least four
-    witnesses, and at most one of them may differ (`Witness.differs`).
+    The derivative on the half circle is not measured: it is the derivative that is
+    tested. The range is used only if the values of f confirm this derivative at random
+    points near x. A `Witness` compares the derivative with the values at one of these
+    points. There must be at least four witnesses, and at most one of them may differ
+    (`Witness.differs`).
 
     Args:
       near: The point and the direction v.

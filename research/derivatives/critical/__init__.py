@@ -54,9 +54,9 @@ def critical_points(
     A critical point is a point at which the gradient ∇f is 0. The result contains the
     points *found from these starts* and may be incomplete. Print the result to see how
     many starts found a point. If `prove_seconds` is positive,
-    `certified_critical_points` then examines the box of the bounds. In this case, the
-    result also says how many points the search has missed, and in how many smaller
-    boxes there may be more.
+    `certified_critical_points` then examines the box of the bounds, which it divides
+    into smaller boxes. In this case, the result also says how many points the search
+    has missed, and how many of the smaller boxes may contain further points.
 
     Three runs of Newton's method search for zeros of ∇f, for all starts at once:
 
@@ -82,9 +82,9 @@ def critical_points(
 
     - If the Hessian is regular, the Newton step must be at most about 1e-5 times the
       widths of the bounds, or the gradient must be a rounding error. The search makes
-      further steps if they shorten the gradient. So if the Newton step is still long,
-      the search cannot make this step, for example because f is NaN where the step
-      ends.
+      further steps if they shorten the gradient. So if the Newton step at an end point
+      is still long, something prevents the search from making this step. For example,
+      f is NaN where the step ends.
     - If the Hessian is singular, or does not predict how the gradient changes around
       the point, the gradient must be at most ε^0.55 times the longest gradient at a
       start. Here ε is the relative spacing of the floats, so ε^0.55 is about 2e-9 in
@@ -258,13 +258,15 @@ def classify_critical_point(
 
     Samples cannot show everything:
 
-    - A term that outweighs the others only at smaller distances is not seen, such as
-      1e-80 x³ in x⁴ + 1e-80 x³. Far from 0, this includes terms that outweigh the
-      others only within about fifty spacings of the floats at x.
-    - If f is sampled in several directions, f may change differently in a sector of
-      directions that is narrower than about 0.02 radians. Such a sector may be missed.
-    - A power of the distance within 0.03 of a whole number, such as |x|^4.02, counts as
-      this number.
+    - If a term outweighs the others only at distances that are smaller than those of
+      the samples, the term is not seen. An example is 1e-80 x³ in x⁴ + 1e-80 x³. Far
+      from 0, a term is also not seen if it outweighs the others only within about fifty
+      spacings of the floats at x.
+    - If f is sampled in several directions, the samples may miss a sector of directions
+      that is narrower than about 0.02 radians. In this sector, f may change
+      differently.
+    - If f changes like a power of the distance, and the exponent is within 0.03 of a
+      whole number, as in |x|^4.02, the exponent counts as this number.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.

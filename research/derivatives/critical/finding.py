@@ -252,18 +252,19 @@ def zero_of_gradient(
 ) -> tuple[np.ndarray, Curvature | None] | None:
     """Return a point where the gradient vanishes: y itself, or a point close to y.
 
-    y is the end of a search for a critical point. A direction is loose if the gradient
-    around y does not confirm the Hessian in this direction (`Curvature`). The gradient
-    counts as 0 at a point if its component in every loose direction is at most 16 times
-    the estimated rounding error of this component. There are four cases:
+    y is the end of a search for a critical point. A direction is loose if the Hessian
+    is singular in this direction, or if the gradient around y does not change along
+    this direction as the Hessian predicts (see `Curvature`). The gradient counts as 0
+    at a point if its component in every loose direction is at most 16 times the
+    estimated rounding error of this component. There are four cases:
 
     - The Hessian at y is not finite (`curvature` is None). Then y is returned without a
       test.
     - The gradient at y counts as 0. Then y is returned.
-    - The gradient at y does not count as 0, and it changes little around y. (In some
-      loose direction, the component changes by less than 8 times its value, at each
-      tested distance and on at least one side of y.) Then y lies on a slope, and the
-      result is None.
+    - The gradient at y does not count as 0, and its component in some loose direction
+      changes little around y. This means: at each tested distance in this direction, on
+      at least one side of y, the component differs from its value at y by less than 8
+      times the absolute value at y. Then y lies on a slope, and the result is None.
     - Otherwise the search may have stopped early, because it converges slowly to a zero
       of higher multiplicity. So at most 16 further steps are made, each a multiple of
       Newton's step (`lengthened`). The first point where the gradient counts as 0 is
@@ -304,8 +305,9 @@ def settled(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Curvature | Non
     Then some eigenvalues of the Hessian may have other signs at y than at the critical
     point. An example is a point y beside a curve of minimum points.
 
-    A direction is firm if the gradient around y confirms the Hessian in this direction
-    (`Curvature`). A Newton step from y in the firm directions leads to a new point. The
+    A direction is firm if the Hessian is not singular in this direction, and the
+    gradient around y changes along this direction as the Hessian predicts (see
+    `Curvature`). A Newton step from y in the firm directions leads to a new point. The
     new point replaces y if three conditions hold:
 
     - The Hessian at the new point is finite.

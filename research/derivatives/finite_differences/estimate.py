@@ -196,12 +196,14 @@ def finite_difference(
     is assumed to grow further at distances where the curvature of f hides it.
 
     At each step h = 2^k a central difference quotient is extrapolated to h = 0 by
-    Richardson's scheme. For order 1 the quotient is (f(x + h) - f(x - h)) / (2 h). It
-    is extrapolated twice: as a series in h², and as a series in h. The second series is
-    right if the derivative of order `order` + 1 jumps at x. If estimates at two smaller
-    steps contradict the estimate at a step, that step and all larger steps are
-    discarded. The same holds for the estimates of a jump of a derivative at x (see
-    below). The result is the remaining estimate with the smallest bound.
+    Richardson's scheme. For order 1 the quotient is (f(x + h) - f(x - h)) / (2 h). The
+    quotient is extrapolated twice: as a series in h², and as a series in h. The second
+    series is right if the derivative of order `order` + 1 jumps at x. If estimates at
+    two smaller steps contradict the estimate at a step, that step and all larger steps
+    are discarded. The estimates of a jump of a derivative at x (see below) are compared
+    in the same way. If they contradict each other at a step, that step and all larger
+    steps are discarded, too. The result is the remaining estimate with the smallest
+    bound.
 
     The bound is 1.5 times a sum of two terms. The first term is 1.2 times the effect of
     the noise of f on the estimate. The second is the largest of three changes of the
@@ -209,7 +211,8 @@ def finite_difference(
 
     - the change by the last extrapolation;
     - the change from the estimate at half the step. If there are fewer than four
-      extrapolations in h², half the noise of that estimate is subtracted;
+      extrapolations in h², this change is reduced by half the noise of the estimate at
+      half the step;
     - the change from the estimate at twice the step, divided by the factor by which the
       error shrinks if the step is halved.
 
@@ -228,24 +231,26 @@ def finite_difference(
 
     - f jumps by far more than rounding errors, and the slope of f between the jumps
       differs from the mean slope of f. An example is sin(x) + floor(1000 x). (If x
-      itself is at such a jump, the verdict may also be "jump".) The same holds if f is
-      not constant between such jumps, and only steps across the jumps show a kink.
+      itself is at such a jump, the verdict may also be "jump".) The verdict is also
+      "unresolved" if f is not constant between jumps of this size, and only steps that
+      cross the jumps show a kink.
     - f is c / (x - a)^k between the jumps, with k from 1 to 6, and the jumps are small
       at the largest steps. This suggests a numerator that has lost nearly all its
       digits, as in (1 - cos(x)) / x² near 0.
-    - The result needs only the small steps, which show no jump, but the larger steps
-      contradict it, and the jumps are small compared with f at the largest steps. This
-      suggests a term that has lost all its digits, as in x² + (1 - cos(x)) near 0.
+    - The result needs only the small steps, and these steps show no jump. But the
+      larger steps contradict the result, and the jumps are small compared with f at the
+      largest steps. This suggests a term that has lost all its digits, as in
+      x² + (1 - cos(x)) near 0.
 
     To detect the last two cases, f may be evaluated at the additional points even if
     the result needs only the small steps and agrees with them.
 
     If f is constant between jumps of more than 1e-6 |f|, and the noise of f exceeds the
     smallest jump, f is not a smooth function that is rounded. It may be a count, such
-    as the share of draws below x. The bound is then multiplied by four, because the
-    errors of a count at neighbouring points are alike and show only a part of the error
-    of a difference. Up to a tenth of such answers may still have an error above the
-    bound.
+    as the share of draws below x. The errors of a count at neighbouring points are
+    alike. So the groups of equally spaced points, which lie close together, show only a
+    part of the error of a difference. The bound is therefore multiplied by four. Up to
+    a tenth of such answers may still have an error above the bound.
 
     With a two-sided scheme ("auto" or "central"), the left and the right derivative of
     each order from 1 to `order` are compared before the extrapolation. If they differ
@@ -326,10 +331,11 @@ def finite_difference(
       distance is larger: for exp(max(t, 0)), about 4e-7 at orders 2 and 3, and 2e-5 at
       order 4.
     - A jump of f' or of the requested derivative that the noise hides. An example is
-      sin(x) + 1e-8 max(x, 0)⁴ at 0 with order 4. At order 2, a jump may be missed that
-      the noise does not quite hide, if f' and f''' are much larger than f''. An example
-      is sin(1.73 x) + exp(x / 1000) + 1e-11 max(x, 0)² at 0. The left and the right
-      second derivative differ by 2e-11, but the verdict is "ok" with the bound 1e-15.
+      sin(x) + 1e-8 max(x, 0)⁴ at 0 with order 4. If f' and f''' are much larger than
+      f'', a jump may be missed at order 2 although the noise does not quite hide it. An
+      example is sin(1.73 x) + exp(x / 1000) + 1e-11 max(x, 0)² at 0. The left and the
+      right second derivative differ by 2e-11, but the verdict is "ok" with the bound
+      1e-15.
     - A function that is constant around x only because it is rounded. f counts as
       constant if it is constant over a distance of at least max(|x|, 1) / 5. There is
       one exception: f counts as rounded if it has at least three nearly equal jumps up
@@ -339,26 +345,27 @@ def finite_difference(
     - A term of f that is below the noise at the steps that are used, such as a jump of
       a higher derivative, a power like |x|^2.5 or an oscillation. An example is the
       third derivative of a cubic spline with many nodes: the value is the third
-      derivative of the function behind the spline.
-    - Whether f has a weak kink at x, or a weak term such as t |t|^1.6 at t = 0, whose
-      derivative of the next order is infinite. In both cases the difference of the
-      sides shrinks slowly or not at all. The verdict may be "kink" although the
-      derivative exists.
-    - At order 4, the whole error of the result if f(t) is the sum of a smooth function
-      and a term such as |t - x|^5.5. Of such answers, up to a tenth have an error above
-      the bound.
+      derivative of the function that the spline approximates.
+    - Whether f has a weak kink at x, or a weak term whose derivative of order
+      `order` + 1 is infinite at x. An example of such a term, for order 2, is t |t|^1.6
+      at t = 0. In both cases, the left and the right difference quotient approach each
+      other slowly or not at all as the step becomes smaller. The verdict may be "kink"
+      although the derivative exists.
+    - The whole error of the result at order 4, if f(t) is the sum of a smooth function
+      and a term such as |t - x|^5.5. For functions of this kind, up to a tenth of the
+      answers at order 4 have an error above the bound.
     - A bend or a kink beside x that the noise hides from a one-sided scheme. Far from
       its bend, a function such as softplus is nearly a straight line. The result may be
       the slope of this line instead of the slope at x. An example is a tax in cents
       with a kink less than a euro from x. The scheme "auto" rarely makes this error.
     - An oscillation between the points.
-    - Far from 0, a wave in the sum of a wave and another term, if a period of the wave
-      has fewer than about 30,000 floats. An example is sin(u) + u² with u = 2 π (x -
+    - Far from 0, a wave that is added to another term, if a period of the wave has
+      fewer than about 30,000 floats. An example is sin(u) + u² with u = 2 π (x -
       1.7e18) / 102400 at 1.7e18, where a period has 400 floats. For random sums of this
       kind, 8 % of the answers "ok" are wrong at order 1, and 11 % at order 2.
     - Whether f interpolates a table with straight lines, if the slopes of neighbouring
       lines differ by less than the rounding error of a difference quotient within a
-      line. The value is then the slope of the function behind the table.
+      line. The value is then the slope of the function whose values are in the table.
     - The error of a solver or an integrator in f that stops at a tolerance. If the
       solver takes the same number of steps at all points near x, the values of f are
       smooth. The result is the derivative of this smooth function, not of the exact

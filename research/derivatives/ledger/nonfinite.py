@@ -32,11 +32,12 @@ class NonFinite(NamedTuple):
       backward: True if the NaN or infinity is created only in the backward pass.
       sentence: Sentence that says where the NaN or infinity is created.
       index: Index of the first NaN or infinity in the value of the row. If the value
-        has a NaN and an infinity because an operand is infinite, `index` belongs to the
-        first NaN. If the value is finite, the row creates the NaN or infinity in the
-        backward pass, in its contribution to the adjoint of an operand. `index` then
-        belongs to the first NaN or infinity in this contribution. For a number, and for
-        a custom reverse rule, `index` is ().
+        has a NaN because an operand is infinite, `index` belongs to the first NaN, even
+        if an infinity comes before this NaN. If the value is finite, the row creates
+        the NaN or infinity in the backward pass, in its contribution to the adjoint of
+        an operand. `index` then belongs to the first NaN or infinity in this
+        contribution. An index into a single number is (). For a custom reverse rule,
+        `index` is also ().
       value: The entry at `index`, a NaN or an infinity. None for a custom reverse rule.
     """
 

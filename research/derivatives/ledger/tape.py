@@ -105,7 +105,8 @@ class OwnReverse:
       source: Line of the user's code.
       scope: Names as in the field `scope` of an `Equation`, outermost first. The last
         name is that of the rule.
-      arriving: Nodes whose values are the adjoints of the outputs.
+      arriving: Nodes whose values are the adjoints of the outputs. The equations of the
+        rule start from these nodes.
       entries: Equations of the rule. They are at the end of the tape, because they are
         evaluated only in the backward pass.
       contributions: Contribution to the adjoint of each active input. None if the

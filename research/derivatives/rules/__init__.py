@@ -68,9 +68,9 @@ def verify_derivative_rule(
     error is much smaller than that of plain differences.
 
     The field `residual_jax` of the result is the largest relative difference between
-    the rule and JAX. The field `residual_differences` is that between the rule and
-    `finite_difference`. For a correct rule in float64, `residual_jax` is near 1e-15,
-    and `residual_differences` is below 1e-12.
+    the rule and JAX. The field `residual_differences` is the largest relative
+    difference between the rule and `finite_difference`. For a correct rule in float64,
+    `residual_jax` is near 1e-15, and `residual_differences` is below 1e-12.
 
     Args:
       name: Name of the rule, a key of `DERIVATIVE_RULES`.

@@ -68,8 +68,8 @@ class SparseDerivative(NamedTuple):
       matrix: The matrix in coordinate format, `jax.experimental.sparse.BCOO` of shape
         (outputs, inputs). `matrix.todense()` is the full matrix. For the Jacobian of a
         function f at x, row i belongs to entry i of f(x), and column j to entry j of x.
-        For a Hessian, both belong to entries of x. Entries are numbered in the order of
-        `jax.flatten_util.ravel_pytree`.
+        For a Hessian, row i belongs to entry i of x, and column j to entry j of x.
+        Entries are numbered in the order of `jax.flatten_util.ravel_pytree`.
       colours: Number of products from which the entries of the matrix J were read. Each
         product is J v or uᵀ J for a vector v or u. One more product, which is not
         counted, checks the pattern.
@@ -92,8 +92,9 @@ def sparse_jacobian(
     entries in the same row. Such columns get the same colour, so each colour costs one
     product. A row with many entries would need many colours of columns. Such rows are
     therefore computed by products uᵀ J (reverse mode) instead. If fewer products are
-    needed in this way, rows and columns exchange their roles. A matrix with one dense
-    row, one dense column and a diagonal takes 3 products for any size.
+    needed with these roles exchanged, products J v give the columns with many entries,
+    and products uᵀ J give the other columns. A matrix with one dense row, one dense
+    column and a diagonal takes 3 products for any size.
 
     The pattern is found from the jaxpr of f, the program that JAX records. A rule for
     each operation says which entries of its result depend on which entries of its
@@ -121,9 +122,9 @@ def sparse_jacobian(
     Returns:
       The `SparseDerivative`.
     Raises:
-      PatternError: The check found an entry of J outside the pattern, or the products
-        have larger rounding errors than the dtypes inside f explain. Under `jax.jit` no
-        error can be raised, and all values are NaN instead.
+      PatternError: The check found an entry of J outside the pattern, or the rounding
+        errors of the products are larger than expected from the dtypes inside f. Under
+        `jax.jit` no error can be raised, and all values are NaN instead.
       NotInexactError: A leaf of x or the value of f is not floating.
       ValueError: pattern has another shape than J.
       UnsupportedPrimitiveError: f has a derivative rule neither for forward mode nor
