@@ -190,10 +190,7 @@ def serve(name: str, contender: str, epochs: int | None) -> None:
     about = {"compile_seconds": seconds, "steps": steps, "loss": loss}
     print(json.dumps(about), flush=True)
     for _ in sys.stdin:
-        times: list[float] = []
-        while sum(times) < MIN_SECONDS:
-            times.append(clock.seconds_of(train))
-        print(json.dumps(sum(times) / len(times)), flush=True)
+        print(json.dumps(clock.seconds_of_each(train, MIN_SECONDS)), flush=True)
 
 
 # What the parent does

@@ -256,10 +256,9 @@ def gradient_covariance_trace(
       objective: Function (params, batch) -> number: a mean over examples plus
         penalties.
       params: The parameters. For the noise floor, pass the minimiser.
-      batch: The whole dataset. Its field `key` (a key for random numbers) must be
-        None. The examples are processed in chunks. The
-        gradients of a chunk have at most 2^22 entries (32 MiB of float64), unless the
-        gradient of a single example has more.
+      batch: The whole dataset. Its field `key` (a key for random numbers) must be None.
+        The examples are processed in chunks. The gradients of a chunk have at most 2^22
+        entries (32 MiB of float64), unless the gradient of a single example has more.
     Returns:
       tr(C), shape ().
     Raises:

@@ -42,10 +42,11 @@ class SearchedDifference(NamedTuple):
 
     Attributes:
       ratio: Cost of mine divided by the cost of the other. If the ratio is below 1,
-        mine is cheaper. The cost of a run is the number of passes over the data until
-        its loss reaches a given target. A run that misses the target costs ten times
-        the largest number of passes that a run of either rule may take. The cost of a
-        rule is the geometric mean over its runs: all searches, seeds and workloads.
+        mine is cheaper. The cost of a rule is the geometric mean of the costs of its
+        runs, over searches, seeds and workloads. `compare` takes as the cost of a run
+        the number of passes over the data until it reaches the target. A run that
+        misses the target costs ten times a number of passes that is the same for both
+        rules.
       low, high: Confidence interval of the ratio. The interval includes the variation
         between searches and between seeds.
       win: Probability that mine costs less than the other, for a random workload, a

@@ -403,8 +403,9 @@ def mars(
       learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
         `adam`.
       gamma: Factor γ of the correction, at least 0; may be traced. With γ = 0 the rule
-        is AdamW, except that corrected leaves have |g_t| clipped to 1 from the second
-        step on.
+        is AdamW, with one exception. From the second step on, c_t is g_t / max(1,
+        |g_t|) for leaves with at least two axes. With optimize_1d=True, this holds for
+        all leaves.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
         marked True decay, as in `adamw`. None means all leaves.

@@ -137,9 +137,10 @@ def nadamw(
     optax.nadamw is the same. With same_correction=True, m_t is divided by 1 - β1^t
     instead of 1 - β1^(t+1). The NAdamW of timm and of the AlgoPerf benchmark has this
     form. With the default b1 and without weight decay, the absolute value of each entry
-    of the first step is then 1.9 η instead of 1.47 η. The default λ is 1e-4 in optax
-    and here, and 0.01 in timm. torch's NAdam(decoupled_weight_decay=True) differs: its
-    momenta follow the schedule "torch" of `nadam`.
+    of the first step is 1.9 η with same_correction=True, and 1.47 η with
+    same_correction=False. The default λ is 1e-4 in optax and here, and 0.01 in timm.
+    torch's NAdam(decoupled_weight_decay=True) differs: its momenta follow the schedule
+    "torch" of `nadam`.
 
     Use it in place of AdamW. NAdamW with same_correction=True was the baseline of
     AlgoPerf, a benchmark of training algorithms (Dahl et al.).
@@ -277,10 +278,10 @@ def radam(
     (degenerated_to_sgd=False), this code does not move the params while ρ_t is below
     the threshold.
 
-    optax computes ρ_6 as the difference 1999 - 1993, which is about 6. If float64 is
-    off, the relative error of optax's sixth step is therefore about 1 %. Here this
-    error is at most 1e-7, because ρ_t is computed without this subtraction of two large
-    numbers.
+    With the default b2, ρ_6 is about 6. optax computes ρ_6 as the difference of two
+    much larger numbers, about 1999 and 1993, so rounding errors matter. If float64 is
+    off, the relative error of optax's sixth step is about 1 %. Here ρ_t is computed
+    without such a difference, and the relative error of the sixth step is at most 1e-7.
 
     Use it to avoid tuning the length of a warm-up for Adam. The first updates, -η_t
     m̂_t, are not divided by the size of the gradients. The rate η must therefore suit

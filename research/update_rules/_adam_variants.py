@@ -650,9 +650,10 @@ def adahessian(
     The rule is that of the authors' code for images (image_classification), with the
     same defaults of β1, β2, ε and k. That code uses |H_t z_t|, which equals |D_t|. The
     authors' other codes average |D_t| over other axes. timm's Adahessian and
-    pytorch_optimizer's AdaHessian draw their own signs. Their default ε is 1e-8 in timm
-    and 1e-16 in pytorch_optimizer. timm does not average over kernels by default, and
-    pytorch_optimizer never does. optax and torch do not have the rule.
+    pytorch_optimizer's AdaHessian draw the signs z_t themselves, without a key from the
+    caller. The default ε is 1e-8 in timm and 1e-16 in pytorch_optimizer. timm does not
+    average over kernels by default, and pytorch_optimizer never does. optax and torch
+    do not have the rule.
 
     A step costs about as much as a step of Adam and two more gradients. The state has
     the same arrays as Adam's, but v_t has at least float32 precision.

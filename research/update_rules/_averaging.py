@@ -59,13 +59,14 @@ def lookahead(
 
     After every k steps: φ <- φ + α (x - φ), x <- φ.
 
-    The inner rule moves the params x (the paper's fast weights). The slow params φ
-    start at the initial x. They change only in every k-th step, which is called a
-    synchronisation. k is sync_period and α is slow_step_size. Evaluate the model at φ,
-    which `research.update_rules.evaluation_params` returns. optax.lookahead is the
-    same, but its params are a pair of fast and slow weights. Here x and φ have exactly
-    the same bits after each synchronisation. In optax they may differ by rounding
-    errors, because optax updates x and φ separately. torch does not have this rule.
+    The other rule, called the inner rule, moves the params x (the paper's fast
+    weights). The slow params φ start at the initial x. They change only in every k-th
+    step, which is called a synchronisation. k is sync_period and α is slow_step_size.
+    Evaluate the model at φ, which `research.update_rules.evaluation_params` returns.
+    optax.lookahead is the same, but its params are a pair of fast and slow weights.
+    Here x and φ have exactly the same bits after each synchronisation. In optax they
+    may differ by rounding errors, because optax updates x and φ separately. torch does
+    not have this rule.
 
     Use it to calm a rule that overshoots or is noisy. Lookahead stores one more copy of
     the params. With α = 1 and reset_state=False, the params move as with the inner rule

@@ -46,7 +46,7 @@ class RuleEntry(NamedTuple):
       aliases: Names of the rule in other libraries, in lower case.
       needs: Input that the rule needs besides the gradient and the objective, in its
         constructor or in a step, for example "residuals". "" if the rule needs nothing
-        else. The dict `UPDATE_RULES` has exactly the rules with "".
+        else. The dict `UPDATE_RULES` has exactly the rules whose `needs` is "".
     """
 
     constructor: Callable[..., optax.GradientTransformation]

@@ -405,9 +405,9 @@ def muon(
       inner: Function from a rate to the rule for the other leaves; None means adam. The
         rule is made with the rate 1, and its updates are multiplied by η_t. For
         example, `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.
-      consistent_rms: Approximate root mean square r of s times the value of O, at least
-        0; may be traced. The step without weight decay is this product times -η_t. None
-        means s = √max(1, n / m).
+      consistent_rms: Approximate root mean square r of the product of s and the value
+        of O, at least 0; may be traced. This product times -η_t is the step without
+        weight decay. None means s = √max(1, n / m).
     Returns:
       The rule; its update needs params.
     Raises:

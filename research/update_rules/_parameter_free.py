@@ -222,9 +222,9 @@ def prodigy(
     decay.
 
     With the defaults, the rule is the same as the authors' code, unless a schedule
-    gives the rate 0. The authors' code skips every step with the rate 0. Until a first
-    step is not skipped, it also skips each step with the gradient 0. In a skipped step,
-    the averages, the sums and t do not change. Here, no step is skipped.
+    gives the rate 0. The authors' code skips every step with the rate 0. Before the
+    first step that it takes, it also skips every step with the gradient 0. In a skipped
+    step, the averages, the sums and t do not change. Here, no step is skipped.
     The paper by Mishchenko & Defazio multiplies ε by d_t instead of d_(t+1), as this
     rule does with eps_by_next_distance=False.
 

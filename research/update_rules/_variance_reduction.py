@@ -184,8 +184,7 @@ def saga(
     `update` computes them example by example. The mean of the table is updated by the
     changes of the table, so it is exact up to rounding errors. scikit-learn's solver
     "saga" starts from an empty table instead, and divides by the number of examples
-    seen so far.
-    optax and torch do not have this rule.
+    seen so far. optax and torch do not have this rule.
 
     Use it instead of SVRG if n copies of the params fit in memory. SVRG computes the
     gradient over all examples once in each period. SAGA has no period, and needs no

@@ -442,7 +442,7 @@ def leaping(f: str, direction: str, leap: float) -> str:
 
 
 def hiding(f: str, direction: str, distance: float) -> str:
-    """Return the text of a report on an f whose change near 0 is hidden by rounding.
+    """Return the text of a report on an f whose changes are hidden by rounding.
 
     If the entries of x that are 0 move a little, JAX's derivative changes, but the
     values of f change by no more than the rounding error of f.

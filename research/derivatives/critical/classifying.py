@@ -115,8 +115,8 @@ def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judge
     Args:
       land: The function f in scaled coordinates. `Landscape` defines them.
       y: The critical point in scaled coordinates, shape (n,).
-      curvature: `Curvature` at y: the Hessian, and the directions along which the
-        gradient around y changes as the Hessian predicts. None if the Hessian is not
+      curvature: `Curvature` at y: the Hessian, and the directions in which the Hessian
+        predicts correctly how the gradient changes around y. None if the Hessian is not
         finite.
     """
     if (
