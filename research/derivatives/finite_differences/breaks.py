@@ -9,6 +9,7 @@ from research.derivatives.finite_differences.ladder import (
 )
 from research.derivatives.finite_differences.noise import (
     appears,
+    largest_noise,
     rounding,
     windows_noise,
 )
@@ -26,7 +27,7 @@ _LOOKS = 3
 # are up to _MOST_LOOKS.
 _MOST_LOOKS, _SMOOTH = 5, 100.0
 _SHRINKS = 8.0  # At a kink, the looks shrink the break by more than this factor.
-_APART = 4.0  # Distance of the points of a look, in spacings of the floats at x.
+_CLOSER = 4.0  # A look whose points are less than this much closer ends the search.
 _STAYS = 2.5  # At a jump, the last look shrinks the break by less than this factor.
 _NODES = 4  # Number of larger steps whose values predict a value.
 _SURPRISE = 30.0  # A value this many noises from its prediction is a surprise.
@@ -45,12 +46,14 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     For each window, let s be the noise that its values show, divided by the rounding
     error that the function `rounding` estimates there. Let b be the largest s of the
     windows at smaller distances, but at least 1. A window has more noise than rounding
-    errors in three cases:
+    errors in four cases:
 
     - Its s is above 30.
     - Its s is above 3 times its b, and the s of each window at a larger distance is
       above 3 times the same b.
     - It shows an oscillation of f (`appears`).
+    - The windows at smaller distances exclude rounding errors of this size
+      (`_exceeds_smaller`).
 
     In the second case, s is compared with b and not with 1, because the rounding errors
     of some functions are a few times larger than the estimate. Functions with matrix
@@ -70,12 +73,38 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     share = windows_noise(ladder) / rounding(ladder)[ladder.places]
     before = np.maximum.accumulate(np.append(1.0, share[:-1]))
     stays = np.minimum.accumulate(share[::-1])[::-1] > _APPEARS * before
-    loud = np.flatnonzero(stays | (share > _SUDDEN) | appears(share))
+    is_loud = stays | (share > _SUDDEN) | appears(share) | _exceeds_smaller(ladder)
+    loud = np.flatnonzero(is_loud)
     if not len(loud) or not loud[0]:
         return None
     window = int(loud[0])
     quiet = levels_below(ladder, int(ladder.places[window]))
     return quiet, before[window] * rounding(quiet), window
+
+
+def _exceeds_smaller(ladder: Ladder) -> np.ndarray:
+    """Return, for each window, whether smaller windows exclude rounding errors.
+
+    If f rounds x, its rounding errors are about the same share of the estimate R of
+    `rounding` at all distances. This share is estimated by the median over the windows
+    at smaller distances. The noise of a window is more than rounding errors if it
+    exceeds 30 times the larger of two numbers: this share of R, and the rounding error
+    ε |f| / 2 of the values of f.
+
+    Far from 0, R is large, because ε |x f'| is. So a wave that is added to a trend may
+    be smaller than 30 R, although the smallest windows show its shape. (The windows
+    just below may resolve the wave badly, and the median ignores them.)
+
+    Returns:
+      Booleans, shape (windows,).
+    """
+    usual = rounding(ladder)[ladder.places]
+    shares = largest_noise(ladder) / usual
+    below = [np.inf, *(np.median(shares[:j]) for j in range(1, len(shares)))]
+    height = np.nan_to_num(np.max(np.abs(ladder.windows), axis=1))
+    values = ladder.epsilon / 2 * np.maximum.accumulate(height)
+    least = np.maximum(np.array(below[: len(shares)]) * usual, values)
+    return windows_noise(ladder) > _SUDDEN * least
 
 
 def levels_below(ladder: Ladder, end: int) -> Ladder:
@@ -196,7 +225,9 @@ def _predicted(
     )
 
 
-def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
+def is_continuous(
+    ladder: Ladder, sampler: Sampler, window: int, to_floats: bool = False
+) -> bool:
     """Return whether f bends or has a pole, but does not jump, where noise appears.
 
     The result is True for a function that interpolates a table with straight lines, or
@@ -204,7 +235,8 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     jumps. The sampler evaluates f four to six times, each time at 33 equally spaced
     points. The first points lie around the given window. Each later evaluation covers
     the two intervals where the second difference of f was largest, so its points are 16
-    times as close.
+    times as close. All points are at a multiple of the spacing of the floats from x. So
+    there may be fewer evaluations: no points are closer than the floats.
 
     Let d be the largest absolute second difference in one evaluation. From one
     evaluation to the next, d stays the same at a jump, and becomes 16 times as small at
@@ -222,31 +254,36 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     In the second case, f counts as jumping if the last d is more than 0.4 times the d
     before it. In the first evaluations, several jumps between two points may look like
     one large bend, so that d shrinks until only one jump is left. From then on, d
-    stays the same. There are two exceptions, in which f does not count as jumping:
-
-    - The distance of the last points is at most four spacings of the floats at x.
-      Points that are closer than the floats would show the same bend twice.
-    - The d before the last one is at most 16 ε (|f| + |x f'|), so it may be a rounding
-      error, also one of x plus a distance. Here |f| is the largest value in all
-      evaluations, f' is the median slope in the first evaluation, and ε is the relative
-      spacing of the floats that f returns.
+    stays the same. There is one exception, in which f does not count as jumping: the d
+    before the last one is at most 16 ε (|f| + |x f'|), so it may be a rounding error.
+    Here |f| is the largest value in all evaluations, f' is the median slope in the
+    first evaluation, and ε is the relative spacing of the floats that f returns.
 
     Args:
       ladder: Values of f around x. A window is a group of points near a distance from
         x.
       sampler: Evaluator of f.
       window: Index of the window that shows noise.
+      to_floats: Whether to go on until the points are as close as the floats, at most
+        14 evaluations. This distinguishes a jump from a wave, which may be far shorter
+        than the distance of the window.
     """
     side = -1.0 if window % 2 else 1.0
     step = ladder.steps[ladder.places[window]]
     low, high = step / 16, step * 2 * WINDOW[-1]
-    sizes, heights, slope = [], [], 0.0
-    while len(sizes) <= _LOOKS or (len(sizes) <= _MOST_LOOKS and _is_smooth(sizes)):
-        points = np.linspace(low, high, _POINTS)
-        values = sampler(ladder.x + side * points)
+    spacing = np.spacing(min(abs(ladder.x) + high, np.finfo(np.float64).max))
+    sizes, heights, slope, apart = [], [], 0.0, np.inf
+    while (
+        to_floats
+        or len(sizes) <= _LOOKS
+        or (len(sizes) <= _MOST_LOOKS and _is_smooth(sizes))
+    ):
+        points, closer = _look(low, high, spacing)
+        if closer * _CLOSER > apart:
+            break
+        apart, values = closer, sampler(ladder.x + side * points)
         if not sizes:
-            rises = np.abs(np.diff(values)) / (points[1] - points[0])
-            slope = float(np.nan_to_num(np.median(rises)))
+            slope = float(np.nan_to_num(np.median(np.abs(np.diff(values)) / apart)))
         bends = np.abs(np.diff(values, 2))
         bends = np.where(np.isfinite(bends), bends, 0.0)
         sizes.append(float(np.max(bends)))
@@ -256,12 +293,23 @@ def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     # The first look may miss a peak. Beside a jump, f is not larger than around it.
     has_pole = heights[-1] > 2 * heights[0]
     # The first look may see several small jumps as one bend, and the last look one.
-    # Points closer than the floats at x would show the same bend twice.
-    are_apart = points[1] - points[0] > _APART * np.spacing(abs(ladder.x))
     size = max(heights) + abs(ladder.x) * slope
     least = _LAST_DIGITS * ladder.epsilon * size
-    is_jump = are_apart and _STAYS * sizes[-1] > sizes[-2] > least
+    is_jump = len(sizes) > 1 and _STAYS * sizes[-1] > sizes[-2] > least
     return (sizes[-1] * _SHRINKS < max(sizes) and not is_jump) or has_pole
+
+
+def _look(low: float, high: float, spacing: float) -> tuple[np.ndarray, float]:
+    """Return 33 equally spaced multiples of `spacing`, and their distance.
+
+    They lie between `low` and `high`, or a little further apart if these are closer
+    than 32 spacings. Points between the floats would be rounded, and the rounding
+    errors of x would look like jumps of f.
+    """
+    half = _POINTS // 2
+    apart = max(np.rint((high - low) / (2 * half * spacing)), 1.0) * spacing
+    middle = np.rint((low + high) / 2 / spacing) * spacing
+    return middle + apart * np.arange(-half, half + 1), float(apart)
 
 
 def _is_smooth(sizes: list[float]) -> bool:

@@ -133,6 +133,20 @@ def windows_noise(ladder: Ladder) -> np.ndarray:
     return _windows(ladder.windows)[0]
 
 
+def largest_noise(ladder: Ladder) -> np.ndarray:
+    """Return an upper bound on the noise of f in each window, shape (windows,).
+
+    A window is a group of eight equally spaced points near a distance from x. The bound
+    is twice D6, the root mean square of the sixth differences in the window, divided by
+    the size of these differences for noise of size 1. In contrast to the result of
+    `windows_noise`, the bound also counts for a window in which f looks smooth. It is
+    infinite where f is not defined.
+    """
+    sixth = np.diff(ladder.windows, _ORDERS, axis=1)
+    sizes = 2 * np.sqrt(np.mean(sixth**2, axis=1)) / _NORMS[-1]
+    return np.nan_to_num(sizes, nan=np.inf)
+
+
 def appears(share: np.ndarray) -> np.ndarray:
     """Return, for each window, whether its noise is an oscillation of f.
 
