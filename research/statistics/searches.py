@@ -43,10 +43,10 @@ class SearchedDifference(NamedTuple):
     Attributes:
       ratio: Cost of mine divided by the cost of the other. If the ratio is below 1,
         mine is cheaper. The cost of a rule is the geometric mean of the costs of its
-        runs, over searches, seeds and workloads. `compare` takes as the cost of a run
-        the number of passes over the data until it reaches the target. A run that
-        misses the target costs ten times a number of passes that is the same for both
-        rules.
+        runs, over searches, seeds and workloads. In `comparison.compare`, the cost of a
+        run is the number of passes over the data until the run reaches the target. A
+        run that misses the target costs ten times the length of a full training, which
+        is the same for both rules.
       low, high: Confidence interval of the ratio. The interval includes the variation
         between searches and between seeds.
       win: Probability that mine costs less than the other, for a random workload, a
@@ -104,25 +104,26 @@ def searched_difference(
     comparisons: int = 1,
     resolution: float = RESOLUTION,
 ) -> SearchedDifference:
-    """Compare two rules by the mean of log cost over independent searches and seeds.
+    """Compare two update rules by mean log cost over independent searches and seeds.
 
     A rule is tuned by J independent searches, and each search chooses hyper-parameters.
     The two rules may have different numbers J. All chosen hyper-parameters are run on
-    the same n reporting seeds.
+    the same n reporting seeds. Each run has a positive cost, such as the number of
+    passes over the data to a target.
 
     For each rule and each seed s, the log cost is averaged over the searches. Let d_s
     be this average for the first rule minus the average for the second rule. The log
-    ratio of the costs is the mean of d_s over the seeds. Its interval is the mean ± t
-    sqrt(V), with the variance
+    ratio of the costs is the mean of d_s over the seeds. The confidence interval of
+    this log ratio is the mean ± t √V, with the variance
 
     V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)).
 
     - var is the sample variance over the seeds s or over the searches j.
     - Σ is the sum over the two rules.
     - m_j is, for each rule, the mean log cost of search j over the seeds.
-    - R is the sum of the squares of the rule's residuals, divided by (J - 1) (n - 1).
-      The residuals are what remains of the log costs if the statistical model log cost
-      = effect of the search + effect of the seed is fitted to the rule's costs.
+    - R is, for each rule, the sum of the squared residuals, divided by (J - 1) (n - 1).
+      The residuals are those of the model log cost = effect of the search + effect of
+      the seed, fitted to the rule's log costs.
 
     For an interval with the level c, t is the (1 + c) / 2 quantile of Student's t
     distribution. Satterthwaite's formula gives the degrees of freedom of this
@@ -133,20 +134,21 @@ def searched_difference(
     workloads. The sum Σ is then over both rules and all workloads, and is divided by
     W².
 
-    The half width of the interval is at least `resolution`. The default is log 1.02,
-    because searches do not resolve smaller differences: a search ends its refinement
-    after two successive rounds that each improve the cost by less than 2 %.
+    The half width of the interval is at least `resolution`, by default log 1.02. The
+    searches do not resolve smaller differences, because a search stops refining its
+    hyper-parameters after two successive rounds that each improve the cost by less than
+    2 %.
 
     Args:
-      pairs: For each workload, one pair of arrays (mine, other): mine is for the first
-        rule, and other for the second. An array has the log cost of the
-        hyper-parameters that each search chose, on each reporting seed, shape (J, n).
-        All arrays have the same seeds in the same order. A rule without
-        hyper-parameters to search has one row. The term of this rule in Σ is 0.
+      pairs: One pair of arrays (mine, other) for each workload: mine for the first
+        rule, and other for the second. Entry [j, s] of an array, shape (J, n), is the
+        log cost with the choice of search j on reporting seed s. All arrays have the
+        same seeds in the same order. A rule without hyper-parameters to search has one
+        row, and its term in Σ is 0.
       level: Coverage of the interval, or of all intervals together if there are several
         comparisons.
-      comparisons: Number of comparisons that are made together. The interval of each
-        has the level 1 - (1 - level) / comparisons (Bonferroni).
+      comparisons: Number of comparisons that are made together. Each interval has the
+        level 1 - (1 - level) / comparisons (Bonferroni).
       resolution: Smallest half width of the interval of the log ratio.
     Returns:
       The `SearchedDifference`. Its field `ratio` is exp(log ratio).
@@ -203,16 +205,17 @@ def searched_difference(
 
 
 class SearchedCost(NamedTuple):
-    """The cost of one rule on one workload, over independent searches.
+    """The cost of one update rule on one workload, over independent searches.
 
     A workload is a named optimisation problem. Each search chooses hyper-parameters for
     the rule. These hyper-parameters are then run on several seeds.
 
     Attributes:
       cost: Geometric mean of the cost over searches and seeds. In a study on networks,
-        the cost of a run is its final validation loss. In other studies, the cost of a
-        run is the passes over the data to the target. If such a run missed the target,
-        it costs ten times the budget of passes.
+        the cost of a run is its final validation loss. In other studies, it is the
+        number of passes over the data until the run reaches the target. A run that
+        misses the target costs ten times the budget, which is the number of passes
+        after which runs stop.
       low, high: Confidence interval of the cost. The interval includes the variation
         between searches and between seeds.
       spread: Largest cost of a search divided by the smallest one. The cost of a search
@@ -240,21 +243,21 @@ def searched_cost(
 ) -> SearchedCost:
     """Return the cost of one rule on one workload, and whether the searches disagree.
 
-    The rule was tuned by J independent searches. Each search chose hyper-parameters,
-    which were then run on n reporting seeds.
+    The update rule was tuned by J independent searches on the workload (a named
+    optimisation problem). Each search chose hyper-parameters, which were then run on n
+    reporting seeds.
 
     Args:
       logs: Log costs, shape (J, n): a row for each search, and a column for each
-        reporting seed. A rule without hyper-parameters to search has one row. Then the
-        interval includes the variation between seeds only. For any other rule, pass at
-        least two searches.
-      level: Coverage of the interval.
+        reporting seed. A rule without hyper-parameters to search has one row. The
+        interval of such a rule includes only the variation between seeds. For any other
+        rule, pass at least two rows.
+      level: Coverage of the confidence interval of the cost.
       resolution: Smallest half width of the interval of the log cost. The default is
         log 1.02.
-      factor: Smallest value of the field `spread` at which the searches can disagree.
-        `spread` is the largest cost of a search divided by the smallest. The searches
-        disagree if `spread` is at least `factor`, and an F test finds a difference
-        between the searches.
+      factor: Threshold of the field `spread`, the largest cost of a search divided by
+        the smallest. The searches disagree if two conditions hold: `spread` is at least
+        `factor`, and an F test (level 0.01) finds a difference between the searches.
     Returns:
       The `SearchedCost`: the cost with its interval, `spread` and `disagree`.
     Raises:
@@ -442,7 +445,7 @@ def _rows_differ(logs: Float[np.ndarray, "searches seeds"]) -> bool:
     between = columns * float(np.var(logs.mean(axis=1), ddof=1))
     within = _rest(logs)
     if within <= TIED**2:
-        return True
+        return between > TIED**2
     return bool(between / within > stats.f.isf(1 - DISAGREEMENT_LEVEL, *freedom))
 
 
