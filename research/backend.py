@@ -50,11 +50,11 @@ MOST_BYTES = 2**30  # Of a folder's programs. The least recently used ones go fi
 def configure(
     devices: int = 1, pool: int = 2, x64: bool = True, portable: bool = False
 ) -> None:
-    """Set the JAX and XLA options on which the bits of a run depend.
+    """Set the JAX and XLA options on which the bits of results depend.
 
     Two results have the same bits if they are exactly equal. Call this function before
-    JAX starts its backend, which happens at the first computation at the latest. A
-    second call with the same values has no effect.
+    JAX starts its backend. JAX starts its backend at the first computation, if not
+    earlier. A second call with the same values has no effect.
 
     The size of XLA's CPU thread pool affects the bits of large matrix products, so this
     function sets the size to `pool` on every machine. The function also sets JAX's
@@ -71,14 +71,14 @@ def configure(
       x64: If True, arrays may be float64. Experiments that measure the small difference
         between the objective and its minimum need float64.
       portable: If True, JAX's results have the same bits on every x86-64 processor with
-        AVX2 and FMA under Linux. The versions of the packages and `pool` must be the
-        same. With True, XLA compiles for AVX and uses no library that chooses kernels
-        by the processor. A sum of products with more than 192 terms is computed in
-        parts of 192 terms, which are added in a fixed order. JAX's linear algebra uses
-        OpenBLAS's kernels for Haswell. There is one exception: the bits of XLA's
-        convolutions with more than 250 terms still depend on the processor's cache.
-        This exception does not concern the models of this package, which compute
-        convolutions by matrix products. For portable results of NumPy and SciPy, call
+        AVX2 and FMA under Linux, if the versions of the packages and `pool` are equal.
+        With True, XLA compiles for AVX and uses no library that chooses kernels by the
+        processor. A sum of products with more than 192 terms is computed in parts of at
+        most 192 terms, which are added in a fixed order. JAX's linear algebra uses
+        OpenBLAS's kernels for Haswell. Some results are not portable: the bits of XLA's
+        convolutions with more than 250 terms still depend on the processor's cache. The
+        models of this package are not affected, because they compute convolutions by
+        matrix products. For portable results of NumPy and SciPy, call
         `research.portable.pin_libraries`, or pass the flag --portable to an experiment.
         portable=False does not undo an earlier call with portable=True.
     Raises:
@@ -87,10 +87,10 @@ def configure(
         AVX2 and FMA, and jaxlib 0.10 or newer.
       TypeError: `x64` or `portable` is neither True nor False.
       RuntimeError: `configure` is called too late. There are three cases. First, the
-        backend has already started. It started before any call of `configure`, or it
-        started with another value of `devices` or `pool`. Second, `portable` is True,
-        but the backend has started with portable=False. Third, `portable` is True, but
-        SciPy has already been imported, and its OpenBLAS has chosen other kernels.
+        backend started before any call of `configure`, or it started with another value
+        of `devices` or `pool`. Second, `portable` is True, but the backend started with
+        portable=False. Third, `portable` is True, but SciPy is already imported, and
+        SciPy's OpenBLAS has chosen kernels that are not those for Haswell.
     Example:
       >>> configure(x64=True)
       >>> import jax.numpy as jnp
@@ -164,31 +164,32 @@ def _variables(devices: int, pool: int, portable: bool) -> dict[str, str]:
 
 
 def keep_programs(folder: str | Path | None = None) -> Path | None:
-    """Keep compiled programs on disk, so that the next process does not compile them.
+    """Keep compiled programs on disk, so that later processes need not compile them.
 
     JAX's persistent compilation cache does this work. This function chooses the folder
     of the cache. Programs that compile in less than 0.1 s are not kept. A program may
     depend on the version of jaxlib, the processor, the flags of XLA and the size of the
-    thread pool, so each combination of these has its own folder. A program that is
-    read from disk gives the same bits as one that is compiled. A damaged file is
-    reported in a warning, and the program is compiled.
+    thread pool, so each combination of these has its own folder. A program that is read
+    from disk gives exactly the same results as a newly compiled program. If the file of
+    a program is damaged, a warning says so, and the program is compiled again.
 
     `import research` does not call this function. Experiments and the command `descent`
     call this function after `configure`.
 
     Args:
-      folder: Folder in which each of the combinations described above has its own
-        folder. None means the folder that the environment variable DESCENT_PROGRAMS
-        names. If the variable is not set, None means `descent/programs` in the user's
-        cache folder. The folder may be deleted at any time.
+      folder: Parent of the folders of all combinations. None means the folder that the
+        environment variable DESCENT_PROGRAMS names. If this variable is not set, None
+        means `descent/programs` in the user's cache folder. The folder may be deleted
+        at any time.
     Returns:
       The folder of this process's programs, which holds at most 1 GiB. The result is
       None if this call changes nothing. There are four possible reasons. First, the
       user has turned JAX's cache off (JAX_ENABLE_COMPILATION_CACHE=false). Second,
       JAX's cache has a folder already, for example one that the user has chosen
-      (JAX_COMPILATION_CACHE_DIR). Third, no file can be written. Fourth, Python has the
-      module zstandard or compression.zstd. With such a module, JAX would compress the
-      files without a checksum, so damage in a file could remain unnoticed.
+      (JAX_COMPILATION_CACHE_DIR). Third, the folder cannot be created or written.
+      Fourth, Python has the module zstandard or compression.zstd. With such a module,
+      JAX would compress the files without a checksum, so damage in a file could remain
+      unnoticed.
     Raises:
       TypeError: `folder` is neither a path nor None.
       ValueError: `folder` is an empty path or contains a NUL character.
@@ -246,8 +247,8 @@ def _combination(cpuinfo: str | Path = "/proc/cpuinfo") -> str:
 def is_portable() -> bool:
     """Return whether this process called `configure` with `portable=True`.
 
-    If the result is True, JAX's results have the same bits on many processors. The
-    docstring of `configure` names these processors.
+    If this function returns True, JAX's results have the same bits on all processors
+    that the docstring of `configure` names.
     """
     flags = os.environ.get("XLA_FLAGS", "").split()
     return _split_products.cache_info().currsize > 0 and {*settings.FLAGS} <= {*flags}

@@ -42,8 +42,9 @@ def check_not_deleted(name: str, value: Any) -> None:
     """Raise RuntimeError if a value is an array of JAX whose numbers were deleted.
 
     The numbers are deleted if the array's delete() was called, or if a compiled
-    function with donate_argnums took its memory. The other checks of numbers, keys and
-    pytrees call this check. `name` is the name of the argument, for the message.
+    function with donate_argnums took the array's memory. The checks of numbers, keys
+    and pytrees in this module call this check. `name` is the name of the argument, for
+    the message.
     """
     if _is_deleted(value):
         raise RuntimeError(
@@ -77,7 +78,7 @@ def refuse_traced(caller: str, **values: Any) -> None:
     values. The check also searches lists, tuples and dicts for tracers.
 
     Args:
-      caller: Name of the function, for the message.
+      caller: Name of the function that calls this check, for the message.
       values: The arguments to check, each passed by its name.
     Raises:
       TypeError: A value is traced. The message names the argument.
@@ -96,7 +97,7 @@ def refuse_traced(caller: str, **values: Any) -> None:
 
 
 def is_array(value: Any) -> bool:
-    """Return whether a value has a dtype and a shape, as arrays and NumPy numbers have.
+    """Return whether a value has a dtype and a shape, as arrays and NumPy numbers do.
 
     Example:
       >>> is_array(np.ones(2)), is_array([1.0]), is_array(np)
@@ -164,11 +165,11 @@ def check_number(
     Args:
       name, value: Name and value of the argument. The value may be a Python number, a
         NumPy number, or an array of shape ().
-      below: Exclusive upper limit. The lower limit is 0 if `signed` is False. There is
-        no lower limit if `signed` is True.
+      below: Upper limit. The value must be less than this limit.
       positive: If True, 0 is refused.
-      integer: If True, only integers are allowed. The float 2.0 is not an integer.
-      signed: If True, negative numbers are allowed.
+      integer: If True, only integers are accepted. The float 2.0 is not an integer.
+      signed: If True, negative numbers are accepted, and there is no lower limit. If
+        False, the value must be at least 0.
     Raises:
       TypeError: value is not a scalar number, or it is not an integer although
         `integer` is True.
@@ -272,7 +273,7 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
 
 
 def check_distinct(name: str, values: Sequence[Any]) -> None:
-    """Raise an error if a value occurs twice.
+    """Raise an error if a sequence contains a value twice.
 
     Args:
       name, values: Name and value of the argument, a tuple or list.
@@ -417,7 +418,8 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
         have other names. If no names are given, any callable is accepted.
       hint: Additional sentence for the message.
     Raises:
-      TypeError: The value is not callable, or it cannot be called with these arguments.
+      TypeError: The value is not callable, or it cannot be called with this number of
+        arguments.
     Example:
       >>> check_callable("f", 3.0, "x")
       Traceback (most recent call last):
@@ -443,9 +445,9 @@ def takes_others(value: Any, *args: Any, **kwargs: Any) -> bool:
     """Return whether the wrapper of a decorated function accepts `args` and `kwargs`.
 
     A wrapper is the function that a decorator returns, here `value`. The wrapper may
-    have other parameters than the decorated function, but `inspect.signature(value)`
-    shows those of the decorated function. In the example, `steep` is the wrapper of
-    `line`. `steep` takes one argument and calls `line` with two.
+    have other parameters than the decorated function. But `inspect.signature(value)`
+    shows the parameters of the decorated function. In the example, `steep` is the
+    wrapper of `line`. `steep` takes one argument and calls `line` with two.
 
     In two cases, the result is False for all `args` and `kwargs`:
 
@@ -561,9 +563,9 @@ def check_sequence(
     Args:
       name, value: Name and value of the argument.
       of: Description of the entries, for the message.
-      kind: Required type of each entry. By default, any type is allowed.
+      kind: Required type of each entry. By default, any type is accepted.
     Raises:
-      TypeError: The value is not a sequence, or an entry has another type.
+      TypeError: The value is not a sequence, or an entry is not of the type `kind`.
     Example:
       >>> check_sequence("texts", "a b", "texts", str)
       Traceback (most recent call last):
@@ -631,9 +633,10 @@ def check_numbers(
     Args:
       name, value: Name and value of the argument: an array, a number, or lists of
         numbers.
-      ndim: Required rank. None means that any rank is allowed.
-      kinds: Allowed kinds of dtypes, in the letters of NumPy: b for booleans, i and u
-        for signed and unsigned integers, f for floats, c for complex numbers.
+      ndim: Required rank. None means that any rank is accepted.
+      kinds: Accepted kinds of dtypes, as letters of NumPy's `dtype.kind`: b for
+        booleans, i and u for signed and unsigned integers, f for floats, c for complex
+        numbers.
       wanted: Description of the argument for the message. "" means that the description
         is derived from `kinds`.
     Raises:
@@ -700,18 +703,18 @@ def check_tree(
       name: Name of the argument.
       tree: Value of the argument.
       hint: Additional sentence for the message.
-      for_jax: If True, only arrays that JAX accepts are allowed. If False, two other
-        kinds of NumPy arrays are also allowed: arrays of long doubles, and arrays in
-        the byte order of another processor.
-      needs_values: If True, deleted arrays of JAX are refused. Use False if only the
-        shapes and dtypes are used.
+      for_jax: If True, arrays that JAX does not accept are refused. If False, two kinds
+        of such NumPy arrays are accepted: arrays of long doubles, and arrays in the
+        byte order of another processor.
+      needs_values: If True, deleted arrays of JAX are refused. Pass False if the caller
+        uses only the shapes and dtypes of the leaves.
     Returns:
-      A tuple with the structure of the tree, followed by the shape of each leaf. Two
-      results are equal if the trees have the same structure and shapes.
+      A tuple with the structure of the tree, followed by the shape of each leaf. The
+      tuples of two trees are equal if the trees have the same structure and shapes.
     Raises:
-      TypeError: A leaf is neither a number nor an allowed array of numbers. The message
-        names the first such leaf. Or JAX cannot list the leaves of the tree.
-      RuntimeError: A leaf was deleted, but its values are needed.
+      TypeError: A leaf is neither a number nor an accepted array of numbers. The
+        message names the first such leaf. Or JAX cannot list the leaves of the tree.
+      RuntimeError: A leaf is a deleted array of JAX, and `needs_values` is True.
     Example:
       >>> check_tree("params", {"w": "one"})
       Traceback (most recent call last):

@@ -8,11 +8,11 @@ from research.checks import check_sequence
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows of texts as the lines of a table with aligned columns.
 
-    Each row is a list or tuple of texts, one for each column. All rows have the same
-    number of texts. The lines have no spaces at their ends.
+    Each row is a list or tuple of texts, one for each column. All rows must have the
+    same number of texts. The lines have no spaces at their ends.
 
     Raises:
-      ValueError: The rows have different numbers of cells.
+      ValueError: The rows have different numbers of texts.
       TypeError: rows is not a sequence of lists or tuples of texts.
     Example:
       >>> aligned([("x", "value"), ("0.25", "1")])

@@ -111,7 +111,7 @@ def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
 
 
 def kept(folder: Path) -> str:
-    """Return a sentence for an error message that lists the files of a folder.
+    """Return a sentence that lists the files of a folder, for an error message.
 
     The sentence is "Unchanged: a, b." for files with the names a and b. Hidden files,
     whose names begin with a dot, are not listed. If the folder has no files, or only
@@ -148,8 +148,8 @@ def plain(value: Any, where: str = "value") -> Any:
       The converted value.
     Raises:
       TypeError: JSON cannot store a part of the value exactly. Also if a key of a
-        mapping is not a str, or is "$float". The message names the part of the value or
-        the mapping, for example value.sizes[0].
+        mapping is not a str, or is "$float". The message names the wrong part or the
+        mapping, for example value.sizes[0].
     Example:
       >>> plain({"loss": float("inf"), "sizes": (64, 10)})
       {'loss': {'$float': 'inf'}, 'sizes': [64, 10]}

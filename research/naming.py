@@ -12,7 +12,8 @@ def known_names(
 ) -> str:
     """Return the end of an error message about an unknown name.
 
-    The text suggests a valid name if one is similar. Then it lists all valid names.
+    The text first suggests a similar valid name, if there is one, and then lists all
+    valid names.
 
     Args:
       name: Name that the user wrote.
@@ -42,7 +43,9 @@ def known_names(
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that suggests the most similar name, or else lists all names.
+    """Return a sentence that suggests the most similar known name.
+
+    If no known name is similar, the sentence lists all known names.
 
     Args:
       name: Name that the user wrote.
@@ -63,7 +66,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is most similar to a name, or None if none is similar.
+    """Return the known name most similar to `name`, or None if no name is similar.
 
     Raises:
       TypeError: name is not a str, or known is not a collection of str.

@@ -48,8 +48,8 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
       The objective, (params, batch) -> number. The objective raises ValueError if the
       batch is empty, if the numbers of predictions and targets differ, or if `loss`
       returns more than one number for an example. If `loss` belongs to this library,
-      the objective also checks concrete (not traced) targets. If they are invalid for
-      this loss, it raises an error (see `losses.check_targets`).
+      the objective also checks concrete (not traced) targets. For targets that are
+      invalid for this loss, the objective raises the errors of `losses.check_targets`.
     References:
       Vapnik, Principles of risk minimization for learning theory, NeurIPS 1991.
     Example:
@@ -85,7 +85,7 @@ def check_data(
 ) -> None:
     """Raise an error if the targets of a dataset are invalid for an objective.
 
-    Call this function before training, before anything is traced.
+    Call this function before training. Data that JAX traces are not checked.
 
     Args:
       objective: Objective from `empirical_risk`, `regularised` or `accuracy`. For any
@@ -94,8 +94,9 @@ def check_data(
         dtypes.
       dataset: The examples. None means that nothing is checked.
     Raises:
-      TypeError, ValueError: As in `losses.check_targets`. For an objective from
-        `accuracy`, as in `losses.check_classes`.
+      TypeError, ValueError: As in `losses.check_targets`, or as in
+        `losses.check_classes` for an objective from `accuracy`. Also ValueError if the
+        numbers of predictions and targets differ.
     Example:
       >>> from research import losses, models
       >>> risk = empirical_risk(models.logistic(1), losses.logistic)
@@ -113,11 +114,11 @@ def l2_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
 
     Here λ = strength. By default, intercepts do not count as weights.
 
-    If the penalty is added to `empirical_risk` of n examples, the sum corresponds to a
-    model of scikit-learn:
+    The sum of `empirical_risk` of n examples and this penalty is the objective of a
+    model of scikit-learn, up to a constant factor:
 
-    - With `losses.squared_error` and λ = alpha / n, it corresponds to Ridge(alpha).
-    - With `losses.logistic` and λ = 1 / (n C), it corresponds to LogisticRegression(C).
+    - Ridge(alpha), with `losses.squared_error` and λ = alpha / n.
+    - LogisticRegression(C), with `losses.logistic` and λ = 1 / (n C).
 
     optax.add_decayed_weights(λ) adds the same λ w to the gradient, also for intercepts,
     but it does not change the value of the objective.
@@ -149,8 +150,8 @@ def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
     Here λ = strength. By default, intercepts do not count as weights. For a weight of
     exactly 0, the gradient of this penalty is 0, although JAX's derivative of abs at 0
     is +1. Gradient descent rarely makes a weight exactly 0, but a proximal step (soft
-    thresholding) can do so. If the penalty is added to `empirical_risk` with
-    `losses.squared_error`, scikit-learn's Lasso(alpha) corresponds to λ = alpha.
+    thresholding) can do so. The sum of `empirical_risk` with `losses.squared_error` and
+    this penalty is the objective of scikit-learn's Lasso(alpha) with alpha = λ.
 
     Args:
       strength: Strength λ >= 0, which may be traced.
@@ -178,7 +179,7 @@ def regularised(objective: Objective, *penalties: Penalty) -> Objective:
       objective: Function f, (params, batch) -> number.
       penalties: Functions r_j, params -> number.
     Returns:
-      The sum, (params, batch) -> number.
+      The objective with penalties, (params, batch) -> number.
     Example:
       >>> objective = regularised(
       ...     lambda params, batch: jnp.sum(params), l2_penalty(1.0), l1_penalty(1.0)
@@ -207,9 +208,9 @@ def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Par
 
     g_i is the gradient, with respect to the params, of the objective on a batch that
     contains only example i. If the objective is a mean over examples plus penalties,
-    the mean of the g_i is the gradient on the whole batch. If the batch has a key, the
-    key is split into one key for each example. If the model has noise (such as
-    dropout), the noise then differs between the examples, and the mean of the g_i
+    the mean of the g_i is the gradient on the whole batch. If the batch has a random
+    key, this key is split into one key for each example. The noise of the model (such
+    as dropout) then differs between the examples. With such noise, the mean of the g_i
     differs from the gradient on the whole batch.
 
     Args:
@@ -258,7 +259,8 @@ def gradient_covariance_trace(
       params: The parameters. For the noise floor, pass the minimiser.
       batch: The whole dataset. Its field `key` (a key for random numbers) must be None.
         The examples are processed in chunks. The gradients of a chunk have at most 2^22
-        entries (32 MiB of float64), unless the gradient of a single example has more.
+        entries (32 MiB of float64). If the gradient of one example has more entries, a
+        chunk has one example.
     Returns:
       tr(C), shape ().
     Raises:
@@ -316,10 +318,10 @@ def accuracy(model: Model) -> Objective:
         label, the logits have an additional last axis of length K.
     Returns:
       The metric, (params, batch) -> number, in the dtype of the logits. Its value is
-      NaN if any logit is NaN. (Without this NaN, the accuracy of a diverged run would
-      look like that of a model that always predicts the same class.) The value is also
-      NaN if a traced label is not a class. The metric raises ValueError if the shapes
-      do not match (as with one-hot labels), or if a concrete label is not a class.
+      NaN if any logit is NaN. (Otherwise the accuracy of a diverged run would look like
+      a valid result.) The value is also NaN if a traced label is not one of the classes
+      0, 1, ... The metric raises ValueError if a concrete label is not one of the
+      classes, or if the shapes do not match (as with one-hot labels).
     Example:
       >>> from research import models
       >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}
@@ -359,8 +361,8 @@ def r_squared(model: Model) -> Objective:
     """Return the metric R² = 1 - Σ (y - p)² / Σ (y - ȳ)².
 
     R² is the fraction of the variance of the targets that the predictions explain. Here
-    y are the targets, p the predictions, and ȳ the mean of the targets over the
-    examples, for each output. The sums run over all examples and all outputs, as for
+    y are the targets and p the predictions. Each output has its own ȳ, the mean of its
+    targets over the examples. The sums run over all examples and all outputs, as for
     multioutput="variance_weighted" in scikit-learn. The model does not get the key of
     the batch, so the noise of the model (such as dropout) is off.
 
@@ -456,8 +458,8 @@ def in_slices(
     Args:
       function: Function (params, batch) -> pytree of means over the examples of the
         batch, such as an objective or a metric.
-      size: Number of examples in a slice. The last slice may have fewer. The function
-        is compiled once for each length of a slice.
+      size: Number of examples in a slice. The last slice may have fewer. `function` is
+        compiled once for each slice length.
     Returns:
       Function (params, batch) -> means over all examples of the batch. The mean of each
       slice is weighted by the length of the slice. The returned function cannot be

@@ -73,8 +73,8 @@ def check_processor(cpuinfo: str | Path = "/proc/cpuinfo") -> None:
     Args:
       cpuinfo: File in which Linux lists the features of the processor.
     Raises:
-      ValueError: A feature is missing, the file does not exist, or the processor is not
-        x86-64.
+      ValueError: AVX2 or FMA is missing, the file does not exist, or the processor is
+        not x86-64.
     Example:
       >>> check_processor("/no/such/file")
       Traceback (most recent call last):

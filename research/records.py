@@ -71,23 +71,24 @@ class _Leaf(NamedTuple):
 
 
 def write_records(folder: str | Path, pieces: Iterable[Batch]) -> Records:
-    """Write examples to a new folder, a piece at a time, and open it as Records.
+    """Write examples piece by piece to a new folder, and open the folder as `Records`.
 
     Only one piece is in memory at a time. The folder appears when all pieces are
-    written. If the process is killed before that, a hidden folder whose name ends in
-    ".partial" remains beside `folder`. This hidden folder may be deleted.
+    written. If the process is killed while it writes, a hidden folder whose name ends
+    in ".partial" remains beside `folder`. You can delete this hidden folder.
 
     Args:
       folder: Folder to create. Its parent must exist.
       pieces: Parts of the dataset, in order. Each part is a Batch without a key. Its x
         is an array or a `research.types.Sequences`, and its y is an array. The first
-        axis of x and y runs over the examples and may have any length. The dtypes and
-        the other axes must be the same in all pieces.
+        axis of x and y runs over the examples of the piece. The dtypes, and the lengths
+        of the other axes, must be the same in all pieces.
     Returns:
-      The Records of the folder.
+      The `research.types.Records` of the folder, from which you can read examples.
     Raises:
-      ValueError: The folder exists, there are no examples, a piece has a key, or the
-        pieces differ in dtypes or shapes.
+      ValueError: The folder exists, there are no examples, a piece has a key, x and y
+        of a piece differ in length, or two pieces differ in the dtypes or in the other
+        axes.
       TypeError: pieces is not an iterable, a piece is not a Batch, or an array does not
         hold numbers.
       OSError: The parent of the folder does not exist, or a file cannot be written, for
@@ -141,18 +142,18 @@ def open_records(folder: str | Path) -> Records:
     Args:
       folder: Folder of the records.
     Returns:
-      The `Records`. Its function `read` takes indices of shape (m,), and returns a
-      Batch of these m examples. `read` compares each example with its checksum. It
-      raises ValueError if an example has changed (the message names the example), if
-      the file is damaged, or if an index lies outside the dataset. It raises TypeError
-      if the indices are not integers of shape (m,).
+      The `research.types.Records`. Its function `read` takes indices of shape (m,), and
+      returns a Batch of these m examples. `read` compares each example with its
+      checksum. `read` raises ValueError if an example has changed (the message names
+      the example), if examples.array_record is damaged, or if an index lies outside the
+      dataset. `read` raises TypeError if the indices are not integers of shape (m,).
 
-      The digest of the Records is computed from the dtypes, the shapes, the size of
+      The field `digest` of the Records is a hash of the dtypes, the shapes, the size of
       examples.array_record, and the checksums of all examples. The digest does not
       depend on the path of the folder.
     Raises:
-      ValueError: A file is damaged, has another size than when it was written, or does
-        not belong to the other files. Or records.json has an unknown format.
+      ValueError: A file is damaged, its size has changed since it was written, or it
+        does not belong to the other files. Or records.json has an unknown format.
       OSError: A file is missing or cannot be read.
       ImportError: The package array-record is not installed.
     Example:

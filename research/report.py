@@ -89,7 +89,7 @@ class Cell(NamedTuple):
 
 
 class Sortable(NamedTuple):
-    """Table of a page, whose rows the reader can sort by any column.
+    """Table of an HTML page, whose rows the reader can sort by any column.
 
     The template page.html needs tables in this form.
 
@@ -121,8 +121,8 @@ def write_report(
 
     Args:
       path: Run folder.
-      pictures: Pictures with the attributes of `ReportPicture`. The page shows them in
-        this order, below the answer of the run's result.
+      pictures: Pictures with the attributes of `ReportPicture`. The page shows the
+        pictures in this order, below the answer of the run's result.
       question: Docstring of the experiment, which begins with the question that the
         experiment answers. Indented paragraphs keep their line breaks. In other
         paragraphs, line breaks become spaces.
@@ -130,8 +130,8 @@ def write_report(
     Returns:
       Path of report.html.
     Raises:
-      ValueError: The run is damaged or not finished, or a picture is neither SVG nor
-        PNG.
+      ValueError: The run is damaged or not finished, or a picture is not valid (see
+        `embed`).
       TypeError: A picture lacks an attribute of `ReportPicture`.
       OSError: A picture cannot be read, or the report cannot be written.
     Example:
@@ -295,8 +295,8 @@ def shown(value: str | int | float | None) -> str:
     - any other finite number: three significant digits and a power of ten
 
     In the first and the third case, commas separate the thousands. None becomes "not
-    reached", and truth values become "yes" or "no". NaN becomes "NaN", and infinities
-    become ∞ or −∞. Texts are not changed.
+    reached", True becomes "yes", and False becomes "no". NaN becomes "NaN", and
+    infinities become ∞ or −∞. Texts are not changed.
 
     Example:
       >>> [
@@ -451,8 +451,8 @@ def embed(path: str | Path) -> Embedded:
 def embed_bytes(data: bytes, name: str) -> Embedded:
     """Return the data URI, width and height of an SVG or PNG picture.
 
-    The pages of this package show the picture in an <img> element. There, browsers do
-    not run the scripts of an SVG.
+    The pages of this package show the picture in an <img> element. In such an element,
+    browsers do not run the scripts of an SVG.
 
     Args:
       data: Picture, as the bytes of a file.

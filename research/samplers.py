@@ -47,8 +47,8 @@ def full_batch(n: int) -> Sampler:
 def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
     """Return a sampler of batches of a fixed size, with or without replacement.
 
-    Let n be the number of examples and b the batch size. An epoch has ⌊n/b⌋ batches,
-    with and without replacement.
+    Let n be the number of examples and b the batch size. In both cases, an epoch has
+    ⌊n/b⌋ batches.
 
     Without replacement, each epoch draws a new permutation of the examples. The first
     b ⌊n/b⌋ entries of the permutation are cut into batches. No example occurs twice in
@@ -57,7 +57,7 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
 
     With replacement, each batch has b independent uniform draws. The expected gradient
     on a batch, given all earlier batches, is then the gradient on all examples. The
-    theory of stochastic approximation assumes this.
+    theory of stochastic approximation assumes this property.
 
     Args:
       n: Number of examples.
@@ -209,11 +209,12 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
     """Raise an error if a sampler does not fit a dataset.
 
     Without this check, two mistakes would cause no error. If a sampler is made for more
-    examples than there are, some indices are too large, and JAX then reads the last
-    example. If a sampler is made for fewer examples, the other examples are never
-    drawn. If the field `num_examples` of the sampler is None, the sampler does not say
-    for how many examples it is made. This function then draws the indices of one epoch,
-    which must lie in 0..n-1.
+    than n examples, some indices are too large, and JAX then reads the last example. If
+    a sampler is made for fewer than n examples, the other examples are never drawn.
+
+    The field `num_examples` of the sampler says for how many examples the sampler is
+    made. If this field is None, the function draws the indices of one epoch, and checks
+    that they lie in 0..n-1.
 
     Args:
       sampler: The sampler.
@@ -261,11 +262,12 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
 
 
 def check_form(sampler: Any) -> None:
-    """Raise an error if a value is not a Sampler with valid sizes.
+    """Raise an error unless a value is a Sampler with valid fields.
 
     Raises:
-      TypeError, ValueError: `sampler` is not a Sampler, or num_batches or batch_size is
-        not valid.
+      TypeError, ValueError: `sampler` is not a Sampler, its field num_batches or
+        batch_size is not an integer from 1 to 2^31 - 1, or its field `indices` is not a
+        function of a key.
     Example:
       >>> check_form(32)
       Traceback (most recent call last):
@@ -310,7 +312,7 @@ def check_indices(indices: Any, n: int) -> None:
 
 
 def index_outside(indices: Any, n: int) -> int | None:
-    """Return an index that lies outside 0..n-1, or None if there is none.
+    """Return an index that lies outside 0..n-1, or None if all indices lie inside.
 
     Args:
       indices: Concrete integers of any shape.

@@ -21,7 +21,7 @@ def check_most(most: int = MOST, /, **sizes: Any) -> None:
     Values that are not integers are ignored.
 
     Args:
-      most: Largest allowed integer.
+      most: Largest integer that is accepted.
       sizes: Values to check, as keyword arguments. The error message shows the keyword.
     Raises:
       ValueError: A value is larger than `most`.

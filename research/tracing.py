@@ -23,11 +23,11 @@ class AdviceOnTracing(contextlib.AbstractContextManager[None]):
     """Context manager that adds advice to JAX's errors about concrete values.
 
     If a traced function needs the values of its arguments, JAX raises such an error.
-    The advice is added to the error as a note. The note says what to write in the
-    function instead of code that needs values, such as NumPy calls and `if`.
+    The advice is added to the error as a note. Code such as a NumPy call or an `if`
+    needs values, and the note says what to write instead.
 
     Args:
-      otherwise: Advice for a function that cannot be changed. It is the end of the
+      otherwise: Advice for a function that cannot be changed. This text ends the
         sentence "If the function must stay as it is, ...". The default says how to
         estimate or check a derivative of such a function from its values.
     Example:

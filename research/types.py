@@ -48,14 +48,14 @@ class Sequences(NamedTuple):
 class Records(NamedTuple):
     """A dataset that is not in memory, but is read a few examples at a time.
 
-    `research.records.open_records` opens a dataset that lies on a disk.
+    `research.records.open_records` opens such a dataset on a disk.
 
     Attributes:
       num_examples: Number n of examples.
       read: Function from indices of shape (m,) to a Batch of these m examples as NumPy
         arrays, in the given order. Several threads may call `read` at the same time. If
-        the stored examples have changed, `read` must raise an error and must not return
-        them.
+        the stored examples have changed, `read` must raise an error instead of
+        returning the changed examples.
       digest: Text that identifies the content. A saved training is resumed only if
         the digest of its dataset is still the same.
       name: Name of the dataset in messages, such as its folder.
@@ -71,10 +71,10 @@ class Model(NamedTuple):
     """A model, as a pair of pure functions.
 
     Attributes:
-      init: Function key -> params.
-      apply: Function (params, x, key=None) -> prediction. x is one example, or it has
-        any number of leading batch axes. Without a key there is no noise, such as
-        dropout.
+      init: Function key -> initial params.
+      apply: Function (params, x, key=None) -> prediction. x is one example, or examples
+        with any number of leading batch axes. Without a key, the model draws no noise,
+        such as dropout.
     """
 
     init: Callable[[Key], Params]
@@ -121,10 +121,11 @@ class Checkpoint(NamedTuple):
 
     Attributes:
       load: Function () -> the last `Saved` (content of a checkpoint) that was saved
-        completely, or None if there is none.
+        completely, or None if nothing was saved.
       save: Function Saved -> None. The new content replaces the content of earlier
         saves.
-      due: Function () -> whether enough time has passed since the last save.
+      due: Function () -> whether to save again, because enough time has passed since
+        the last save.
     """
 
     load: Callable[[], Saved | None]
@@ -161,7 +162,7 @@ class Outcome(IntEnum):
       computes either the value alone, or the value together with the gradient. The
       state of `natural_gradient` does not have this field.
 
-    If `outcome` is FIRST_FAILURE = 2 or larger, the step failed, and the update is 0.
+    If `outcome` is at least FIRST_FAILURE (2), the step failed, and the update is 0.
     There is one exception: the update may be NaN if the value, the gradient or the
     direction of the step is not finite.
 
@@ -207,8 +208,8 @@ class Optimum(NamedTuple):
       gradient_norm: Euclidean norm of the gradient at x*.
       initial_gradient_norm: Euclidean norm of the gradient at params = 0. The minimiser
         is accurate if `gradient_norm` is much smaller than this norm. For some data,
-        such as two classes with the same inputs, this norm is itself as small as a
-        rounding error. The two norms then say nothing.
+        such as two classes with the same inputs, the gradient at params = 0 is itself
+        as small as a rounding error. The two norms then say nothing about the accuracy.
       solver: Short description of the method by which x* was found, such as "QR" or
         "Newton, 7 steps".
     """
@@ -225,15 +226,16 @@ class Workload(NamedTuple):
 
     Attributes:
       name: Name of the workload, for example a key of `research.workloads.WORKLOADS`.
-      train, validation, test: Parts of the data. A part is None if it does not exist,
-        for example because the problem has no data.
+      train, validation, test: Parts of the data, each a `Batch`. A part is None if it
+        does not exist, for example because the problem has no data.
       init: Function key -> params that draws the initial point.
-      objective: Function (params, batch) -> objective, shape (). If the problem has
-        penalties, such as λ/2 |w|² on the weights w, the objective includes them.
+      objective: Function (params, batch) -> value of the objective, shape (). If the
+        problem has penalties, such as λ/2 |w|² on the weights w, the objective includes
+        them.
       metric: Function (params, batch) -> accuracy or R², shape (), for reports. None if
         the problem has no metric.
       metric_name: Name of the metric.
-      model: Model behind the objective, or None if there is no model.
+      model: Model that the objective evaluates, or None if there is no model.
       optimum: Optimum of the training objective, with the minimiser x* and the minimum
         f*. None if the optimum is not known.
     """

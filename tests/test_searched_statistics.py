@@ -206,7 +206,8 @@ def test_searches_disagree_where_they_differ_more_than_seeds_explain():
     assert found.spread == pytest.approx(np.exp(np.ptp(means)))
     assert not searched_cost(apart * 0.01).disagree  # Different, but by less than 1.25.
     same = searched_cost(np.log([[1.0, 2.0, 4.0]] * 2), factor=1.0)
-    assert same.spread == 1.0 and not same.disagree  # No error, and no difference.
+    assert same.spread == 1.0
+    assert not same.disagree  # The residuals are 0, and so is the difference.
 
 
 def test_a_higher_level_gives_a_wider_interval_up_to_infinity():

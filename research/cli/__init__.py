@@ -36,13 +36,14 @@ SILENT_SECONDS = 1.0  # After which a run is announced, if it has shown no progr
 def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     """Run an experiment from its command line.
 
-    Each file of experiments/ calls this function. If the run is already finished, its
-    result is loaded and drawn again. Bad input is reported in one line on stderr. If
-    the environment variable DESCENT_TRACEBACK is 1, the traceback is shown instead.
+    Each file of experiments/ calls this function. If a run with the same config is
+    already finished, the result of this run is loaded and drawn again, unless --fresh
+    is given. Bad input is reported in one line on stderr. If the environment variable
+    DESCENT_TRACEBACK is 1, the traceback is shown instead.
 
-    The module `experiment` has a docstring that begins with the question of the
-    experiment. It has a dataclass `Config` and an instance `FULL` of Config. It may
-    also have an instance `FAST`, with which the experiment takes only seconds.
+    The docstring of the module `experiment` begins with the question of the experiment.
+    The module has a dataclass `Config` and an instance `FULL` of Config. The module may
+    also have an instance `FAST`. With `FAST`, the experiment takes only seconds.
 
     The experiment's file may call `main` before its heavy imports and before it defines
     `run`, so that --help is fast. In this case, `main` first parses the flags, and then
@@ -55,9 +56,10 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
         share(config, part, parts, checkpoints), if processes can share the work
 
     If a file named in the config has changed, the digest from `complete` gives the run
-    another id and another folder. `predict` makes a prediction for `file` with the
-    models in the run folder `folder`. `share` computes part number `part` of `parts`,
-    and saves this part in the checkpoints.
+    another id and another folder. `complete` may also replace missing data by other
+    data. `predict` makes a prediction for `file` with the models in the run folder
+    `folder`. `share` computes part number `part` of `parts`, and saves this part in the
+    checkpoints.
 
     The module may also have a dict `OTHERS`. A key is the name of a flag, and its value
     is the name of another experiment, whose file is in the same folder. If the flag is
@@ -65,7 +67,7 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
 
     If Config has a field `devices`, this field is the number of devices that JAX shows
     (see `backend.configure`). Compiled programs are kept for the next run (see
-    `backend.keep_programs`), unless the module says TIMES_COMPILATION = True.
+    `backend.keep_programs`), unless the module sets TIMES_COMPILATION = True.
     The functions that make the texts and the figures are in the module that `report_of`
     returns.
 
@@ -296,7 +298,8 @@ def write_pictures(
       folder: Run folder.
       result: Result that the report shows. None means the result in the run folder.
     Returns:
-      Paths by name: the figures, "report", and "models" if the run saved models.
+      Dict from a name to a path. The names are those of the figures, "report", and
+      "models" if the run saved models.
     """
     from research import figures, report, runs
 
@@ -326,12 +329,12 @@ def carry_out(
     Args:
       experiment: Module of the experiment, as described in `main`.
       command: Parsed command line, from `flags.parse`.
-      exactly: If True, an error is raised if missing data would be replaced by other
-        data. If False, other data may replace missing data. In both cases, missing data
-        that the experiment does not need are left out without an error. In the config
-        of the returned run, the field that would name the left-out data is empty.
+      exactly: If False, other data may replace missing data. If True, an error is
+        raised instead. In both cases, missing data that the experiment does not need
+        are left out without an error. In the config of the returned run, the field for
+        these data is empty.
     Returns:
-      The finished run, and whether it was finished before.
+      The finished run, and whether it was already finished before this call.
     Raises:
       ValueError: One of these:
 

@@ -39,9 +39,9 @@ def compare(
     - It runs the better points on more seeds.
     - Then it tries new points around the best ones.
 
-    Each search chooses hyper-parameters on its own seeds, the tuning seeds. The choices
-    of all searches are run on other seeds, the reporting seeds. On each seed, all rules
-    start at the same point and use the same order of examples.
+    Each search chooses hyper-parameters on its own seeds, the tuning seeds. With these
+    hyper-parameters, the rule is then trained on other seeds, the reporting seeds. On
+    each seed, all rules start at the same point and use the same order of examples.
 
     The cost of a run is the number of passes over the data until the run reaches the
     target. A pass over n examples is the computation of n gradients, each of one
@@ -51,38 +51,38 @@ def compare(
     Two rules are compared by the ratio of their geometric mean costs. The study gives a
     confidence interval of this ratio. The interval includes the variation between
     searches and between seeds (`statistics.searched_difference`). The field `answer` of
-    the study describes the result in words. It also gives the smallest factor between
-    two costs that the study could have detected. Further, it names up to three pairs of
-    a rule and a workload for which the searches disagree. The searches disagree if
-    their costs differ by a factor of 1.25 or more, and by more than the variation
-    between seeds explains. If the searches disagree, the rule is hard to tune on the
-    workload.
+    the study describes the result in words. The answer also gives the smallest factor
+    between two costs that the study could have detected. The answer names up to three
+    pairs of a rule and a workload for which the searches disagree. The searches
+    disagree if their costs differ by a factor of 1.25 or more, and by more than the
+    variation between seeds explains. If the searches disagree, the rule is hard to tune
+    on the workload.
 
     A trial is one choice of hyper-parameters. For each rule and workload, the study has
-    an array `best_of` and a figure of this array. They show the expected cost of the
-    best of k trials, with a confidence interval. For small k, the expected cost is the
-    cost of a rule that is hardly tuned.
+    an array `best_of` and a figure of this array. The array has the expected cost of
+    the best of k trials for each number k, with a confidence interval. For small k, the
+    expected cost is the cost of a rule that is hardly tuned.
 
     Args:
       rules: Mapping from a name to a rule. A rule may be a constructor (from this
-        package, from optax or your own) whose first argument is the learning rate. It
-        may be the name of a rule of this package, or a `Contender`. It may also be a
-        gradient transformation, which has no hyper-parameters to search. If `rules` is
-        a sequence, it has names of rules of this package.
+        package, from optax or your own) whose first argument is the learning rate. A
+        rule may also be the name of a rule of this package, a `Contender`, or a
+        gradient transformation. A gradient transformation has no hyper-parameters to
+        search. Instead of a mapping, `rules` may be a sequence of names of rules of
+        this package.
       workload: A name in `research.workloads.WORKLOADS`, a Workload, or a sequence of
-        these. The minimum f* of the objective f of a Workload must be known. A run
-        reaches the target when f - f* falls to the share `target` of the initial f -
-        f*.
+        these. The minimum f* of a Workload's objective f must be known. A run reaches
+        the target when f - f* falls to `target` times its initial value.
       baseline: Name of the rule with which the others are compared. None means the last
         rule.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the search (`make_contenders`).
       evaluations: {rule: cost of one step}. The cost is how often a step evaluates the
-        objective on a batch. To compute the value, the gradient, or both together
-        counts as one evaluation. The gradient that the step receives is one evaluation,
-        too. State this cost for every rule that is not from this package and whose
-        update evaluates the objective (by the argument `value_fn`).
+        objective on a batch. Computing the value, the gradient, or both together counts
+        as one evaluation. The gradient that the step receives is one evaluation, too.
+        State the cost of a rule if its update evaluates the objective (by the argument
+        `value_fn`) and the rule is not from this package.
       timed: Whether to measure the seconds per pass over the data. The measurement
         needs one more compilation for each rule on each workload. With False, the study
         gives no costs in seconds.
@@ -91,7 +91,7 @@ def compare(
       **terms: Arguments of `make_protocol`: searches, budget, passes, batch_size,
         seeds, tuning_seeds, tune_on, target, level, width, search_seed.
     Returns:
-      The study; print it to see the answer. The list numbers["cells"] of the study has
+      The study. Print it to see the answer. The list numbers["cells"] of the study has
       one entry for each pair of workload and rule.
     Raises:
       ValueError, TypeError: An argument is wrong, or a rule cannot be traced. The error
@@ -141,16 +141,16 @@ def plan(
     evaluations: Mapping[str, float] | None = None,
     **terms: Any,
 ) -> tuple[Protocol, tuple[Contender, ...]]:
-    """Check the arguments of `compare` without training.
+    """Check the arguments of `compare`, and make the protocol and the contenders.
 
-    The check traces one step of every rule on every workload.
+    To check the rules, this function traces one step of every rule on every workload.
+    Nothing is trained.
 
     Args:
       rules, workload, baseline, spaces, evaluations, terms: As for `compare`.
     Returns:
       The pair (protocol, contenders). The protocol has the settings that are the same
-      for all rules. There is one contender for each rule: the rule with its search
-      space.
+      for all rules. A contender is a rule with its search space.
     Raises:
       ValueError, TypeError: As for `compare`.
     Example:
@@ -189,10 +189,10 @@ def compute_share(
 ) -> None:
     """Measure one share of a comparison that several processes compute.
 
-    In each process, call this function with another `part`. The measurements are saved
-    in `checkpoints`, where `compare` finds them. The pairs (workload, rule) are
-    numbered from 0. The share has the pairs with the numbers part, part + parts,
-    part + 2 parts, ...
+    Call this function once in each process, each time with another `part`. The pairs
+    (workload, rule) are numbered from 0. The share has the pairs with the numbers part,
+    part + parts, part + 2 parts, ... The measurements are saved in `checkpoints`, where
+    `compare` finds them.
 
     Args:
       rules, workload, arguments: As for `compare`, but without `on_progress`.

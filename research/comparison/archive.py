@@ -127,7 +127,7 @@ class Study(NamedTuple):
 
     Attributes:
       answer: Text that says which rule is better and by how much, or that the study
-        does not decide.
+        cannot decide which rule is better.
       tables: Tables of the study. The first table has one row for each pair (workload,
         rule).
       arrays: Dict from names to the arrays from which the figures are made.
@@ -285,11 +285,15 @@ def read_study(path: str | Path) -> SavedStudy:
     Args:
       path: The folder or the file.
     Returns:
-      The `SavedStudy`. Its numbers have the required entries and types. Each cost,
-      loss, ratio or number of steps lies in its confidence interval. Each verdict
-      ("better", "worse" or "undecided") agrees with the interval of its ratio. If an
-      end of an interval is missing, the interval is not checked. Whether the numbers
-      are true is not checked.
+      The `SavedStudy`, after these checks of its numbers:
+
+      - The numbers have the required entries and types.
+      - Each cost, loss, ratio or number of steps lies in its confidence interval.
+      - Each verdict ("better", "worse" or "undecided") agrees with the interval of its
+        ratio.
+
+      An interval with a missing end is not checked. Whether the numbers are true is not
+      checked.
     Raises:
       ValueError: The path does not hold a complete study, or the study has an older or
         newer format than this version reads. The message names the path.

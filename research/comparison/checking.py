@@ -68,8 +68,8 @@ def sampler_of(workload: Workload, batch_size: int | None) -> Sampler:
     A sampler chooses the examples of each batch.
 
     Args:
-      workload: A workload. If it has no data, `batch_size` is ignored.
-      batch_size: Number of examples in a mini-batch; None means full batch.
+      workload: A workload. If the workload has no data, `batch_size` is ignored.
+      batch_size: Number of examples in a mini-batch. None means full batch.
     Returns:
       The sampler.
     Raises:
@@ -196,8 +196,8 @@ def check_contender(
 ) -> int:
     """Check a contender by tracing one step of its update rule.
 
-    A contender is an update rule with the hyper-parameters to search, each with its
-    range.
+    A contender is an update rule with its search space. The space has a range for each
+    hyper-parameter to search.
 
     Args:
       contender: A `Contender`, from `make_contenders`.

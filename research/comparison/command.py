@@ -87,7 +87,7 @@ def parse_command(
 
 
 def name_rules(words: Sequence[str]) -> dict[str, str]:
-    """Name each rule of a command line.
+    """Choose a name for each rule of a command line.
 
     A rule is a text such as adam, a.py:mine or v1=a.py:mine. Its name is
 
@@ -95,7 +95,7 @@ def name_rules(words: Sequence[str]) -> dict[str, str]:
     - otherwise the text after the colon, if there is a colon,
     - otherwise the whole text.
 
-    If several rules then have the same name, the names of those that are defined in a
+    If several rules then have the same name, the rules among them that are defined in a
     file get a prefix, such as "a:" for the file a.py.
 
     Args:
@@ -135,7 +135,7 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
       how often a step evaluates the objective on a batch. The docstring of `compare`
       says what counts as an evaluation.
     Raises:
-      ValueError: A text has the wrong syntax, or two texts have the same rule.
+      ValueError: A text has the wrong syntax, or two texts name the same rule.
     Example:
       >>> parse_evaluations(["mine=2"])
       {'mine': 2.0}
@@ -163,11 +163,12 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
 def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the name and SHA-256 digest of each file that defines a rule.
 
-    A rule such as FILE.py:NAME is defined in a file. Other rules, such as adam, have no
-    digest.
+    A rule such as FILE.py:NAME is defined in the file FILE.py. Other rules, such as
+    adam, have no digest.
 
-    The modules that such a file imports from its own folder are digested, too. To find
-    them, the files are parsed, but not executed. A module is found in two cases:
+    The modules that FILE.py imports from its own folder are digested, too. To find
+    these modules, the files are parsed, but not executed. A module is found in two
+    cases:
 
     - An import statement names it.
     - Its name or its path is written as a string in a call such as
@@ -182,8 +183,8 @@ def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[st
     Args:
       words: One text for each rule, such as adam or FILE.py:NAME. The text may start
         with a name of your own and "=", as in v1=FILE.py:NAME.
-      recorded: Result of this function in an earlier run. The new result is compared
-        with it. Empty if there is no earlier run.
+      recorded: Result of this function in an earlier run, to be compared with the new
+        result. Empty if there is no earlier run.
     Returns:
       One text for each file: its name, a space, and its SHA-256 digest. The name of a
       file that defines a rule has no folders. The name of an imported file is its path

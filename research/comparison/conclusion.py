@@ -41,18 +41,18 @@ def conclude(
     """Compute the verdicts and tables of a study from its measurements.
 
     Args:
-      protocol: Terms of the comparison, from `plan`.
+      protocol: Protocol of the comparison, from `plan`.
       baseline: Name of the rule with which the others are compared.
       contenders: Rules with their search spaces, from `plan`.
       measurements: Result of `measure_contenders`: a dict from (name of the workload,
         name of the rule) to the measurement.
     Returns:
-      The study. It compares each rule with the baseline, on each workload and on all
-      workloads together (`searched_difference`). Its arrays include a performance
-      profile of each rule. For each of 41 factors x from 1 to 32, the profile has the
-      share of workloads on which the cost of the rule is at most x times the lowest
-      cost of all rules. A cost is the number of passes over the data until a target is
-      reached.
+      The study. The study compares each rule with the baseline, on each workload and on
+      all workloads together (`searched_difference`). A cost is the number of passes
+      over the data until a target is reached. The arrays of the study include a
+      performance profile of each rule. For each of 41 factors x from 1 to 32, the
+      profile has the share of workloads on which the cost of the rule is at most x
+      times the lowest cost of all rules.
     Raises:
       ValueError, TypeError: An argument has the wrong type, `baseline` is not one of
         the rules, a rule has the name "factors", or a rule was not measured on one of
@@ -185,16 +185,17 @@ def leader(measurements: Measurements, *, tuned: bool = True) -> str:
     """Return the name of the rule that is best on the tuning seeds.
 
     In a study, searches choose the hyper-parameters of each rule on the tuning seeds,
-    and the results are measured on the reporting seeds. The score of a rule on a
-    workload is its mean log cost on the tuning seeds, averaged over the searches. The
-    best rule has the lowest mean score over the workloads. No reporting seed is used
-    for this choice, so the choice does not bias the results on the reporting seeds.
+    and the results are measured on the reporting seeds. The cost of a run is the number
+    of passes over the data until a target is reached. The score of a rule on a workload
+    is its mean log cost on the tuning seeds, averaged over the searches. The best rule
+    has the lowest mean score over the workloads. No reporting seed is used for this
+    choice, so the choice does not bias the results on the reporting seeds.
 
     Args:
       measurements: Result of `measure_contenders`.
       tuned: If True, the score of a rule is computed with the hyper-parameters that
-        each search chose. If False, it is computed with the rule's defaults, and only
-        on the screening seeds, which are the first tuning seeds of each search.
+        each search chose. If False, the score is computed with the rule's defaults, and
+        only on the screening seeds, which are the first tuning seeds of each search.
     Returns:
       Name of the rule. If several rules have the lowest score, the first of them.
     Example:

@@ -34,17 +34,18 @@ class Contender(NamedTuple):
     """An update rule that takes part in a comparison, with its search space.
 
     Attributes:
-      name: Name in tables and in the names of arrays.
+      name: Name of the rule in tables and in the names of arrays.
       make_rule: Function that takes hyper-parameters by name and returns the rule. The
         hyper-parameters may be JAX tracers.
-      space: Search range of each hyper-parameter; {} if nothing is searched.
+      space: Dict from each hyper-parameter to its search range. {} if nothing is
+        searched.
       evaluations: Cost of one step: how often the step evaluates the objective on a
-        batch. To compute the value, the gradient, or both together counts as one
+        batch. Computing the value, the gradient, or both together counts as one
         evaluation. The gradient that the step receives counts, too, so the cost is at
         least 1.
-      stated: Whether the cost in `evaluations` is known. It is known for the rules of
-        this package, and if the user gave it. If it is not known, `evaluations` is 1,
-        and a rule whose update evaluates the objective is refused. A value other than 1
+      stated: Whether the cost is known, because the rule is from this package or
+        because the user gave the cost. If the cost is not known, `evaluations` is 1,
+        and a rule whose update evaluates the objective is refused. A cost other than 1
         always counts as known.
     """
 
@@ -67,7 +68,7 @@ def make_contenders(
       rules: Mapping from a name to a rule, or a sequence. An entry of the sequence is
         the name of a rule of this package, or a Contender. In a mapping, a rule may
         also be a constructor (from this package, from optax or your own) whose first
-        argument is the learning rate. It may also be a finished gradient
+        argument is the learning rate. A rule in a mapping may also be a gradient
         transformation, which has no hyper-parameters to search.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
@@ -75,20 +76,21 @@ def make_contenders(
         constructors of the same name, are in `SPACES`. Any other constructor has a
         default range only for its first parameter, which is taken as the learning rate.
         This range is 1e-5 to 10 on a log scale. If the parameter has a positive default
-        outside this range, the range is extended to it. The first trial (choice of
-        hyper-parameters) of a search uses the default of each hyper-parameter. The
-        default is the first of three values that exists: the field `default` of your
-        Range, the field `default` of the Range in `SPACES`, and the default value of
-        the constructor's argument. If the default lies outside your Range, or if none
-        of the three values exists, the first trial uses the middle of the range.
+        outside this range, the range is extended to this default. The first trial
+        (choice of hyper-parameters) of a search uses the default of each
+        hyper-parameter. Three values are looked up in this order, and the first that
+        exists is the default: the field `default` of your Range, the field `default` of
+        the Range in `SPACES`, and the default value of the constructor's argument. If
+        none of them exists, or if the default lies outside your Range, the first trial
+        uses the middle of the range.
       evaluations: {rule: cost of one step}, for rules whose cost is not 1. `Contender`
         defines the cost.
     Returns:
       The contenders, in the order of `rules`.
     Raises:
-      ValueError, TypeError: A name is malformed, unknown or used twice; a value is not
-        a rule, or is a rule that cannot be compared; a space or a cost is wrong. The
-        message names the rule.
+      ValueError, TypeError: A name is malformed, unknown or used twice. Or a value is
+        not a rule, or is a rule that cannot be compared. Or a space or a cost is wrong.
+        The message names the rule.
     Example:
       >>> rules = {"mine": lambda rate: optax.sgd(rate), "adam": "adam"}
       >>> mine, adam = make_contenders(rules)

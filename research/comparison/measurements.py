@@ -79,11 +79,11 @@ def logs_of(
     target is reached.
 
     Args:
-      arrays: Arrays of the measurement by name. Two of them are used. `costs` has the
-        costs of the runs, inf for a run that missed the target, shape (J, n) for J
-        searches and n reporting seeds. The objective is evaluated at some points of a
-        run. `passes` has the number of passes at each of these points, so its last
-        entry is the length of a run.
+      arrays: Dict from names to the arrays of a measurement. Two of them are used.
+        `costs` has the costs of the runs, inf for a run that missed the target, shape
+        (J, n) for J searches and n reporting seeds. `passes` has the number of passes
+        at each evaluation of the objective in a run. The last entry of `passes` is the
+        length of a run.
       budget: Number of passes. A run that missed the target costs ten times this
         number. None means the length of a run. If `Protocol.passes` is not a multiple
         of the cost of a step (`Contender.evaluations`), this length differs between

@@ -72,10 +72,10 @@ class NetworkStudy(NamedTuple):
     """A finished comparison of update rules on neural networks.
 
     Attributes:
-      answer: Text that says which rule reaches the lower validation loss. It also gives
-        the number of steps of a rule, divided by the number of steps with which the
-        baseline reaches the same loss. The baseline is the rule with which the others
-        are compared.
+      answer: Text that says which rule reaches the lower validation loss. The text also
+        gives the number of steps of a rule, divided by the number of steps with which
+        the baseline reaches the same loss. The baseline is the rule with which the
+        others are compared.
       tables: Tables of the study.
       arrays: Dict from names to the arrays from which the figures are made.
       numbers: Dict from names to values that JSON can store. The tables and figures are
@@ -160,18 +160,18 @@ def compare_networks(
     """Compare rules on networks by final validation loss, and by steps to equal loss.
 
     All compared trainings have the same number of steps. The score of a training is the
-    validation loss at its end. The learning rate falls to zero at the end.
-    Schedule-free rules are an exception: their learning rate stays constant after the
-    warm-up, and they average their iterates instead.
+    validation loss at its end. The learning rate falls to zero at the end of the
+    training. Schedule-free rules are an exception: their learning rate stays constant
+    after the warm-up, and they average their iterates instead.
 
-    A search (`tuning.search`) varies the peak rate, the share of warm-up and the kind
-    of decay (`network_contenders`). It chooses the hyper-parameters by the score on
-    tuning seeds. Every rule gets several independent searches, each with its own trials
-    and seeds. (A rule without hyper-parameters to search gets one search.) The study
-    reports the score on other seeds. It also reports the accuracy on the test part,
-    which is never used for a choice. If a training diverges, its final loss counts as
-    ten times its initial loss. If every training diverges, this is a result and not an
-    error.
+    A search (`tuning.search`) varies the peak learning rate, the length of the warm-up
+    and the kind of decay (`network_contenders`). The search chooses the
+    hyper-parameters by the score on tuning seeds. Every rule gets several independent
+    searches, each with its own trials and seeds. (A rule without hyper-parameters to
+    search gets one search.) The study reports the score on other seeds, the reporting
+    seeds. The study also reports the accuracy on the test part, which is never used for
+    a choice. If a training diverges, its final loss counts as ten times its initial
+    loss. If every training diverges, this is a result and not an error.
 
     The baseline is also trained for 0.5, 0.7, 1.4 and 2 times as many steps, with its
     chosen hyper-parameters. These trainings show how many steps the baseline needs for
@@ -179,28 +179,28 @@ def compare_networks(
     rule divided by the steps that the baseline needs for this loss. An example is "muon
     needs 0.72 times adam's steps". The ratio is not measured in two cases:
 
-    - The loss of the baseline is nearly the same at all lengths.
-    - A shorter training of the baseline ends with a lower loss than its training with
-      as many steps as the other rules. The difference is larger than noise.
+    - The loss of the baseline is nearly the same for all numbers of steps.
+    - One of the shorter trainings of the baseline ends with a lower loss (by more than
+      noise) than the baseline's training with as many steps as the other rules.
 
     If the final loss of a run is outside the range of the baseline's losses, the ratio
     uses the number of steps at the nearer end of this range. If this holds for more
     than half of the runs, the answer and the tables say "at most" or "at least". The
     interval of the ratio includes the variation between searches and between seeds. The
-    losses of the baseline at the other lengths are treated as exact.
+    losses of the baseline at 0.5, 0.7, 1.4 and 2 times the steps are treated as exact.
 
     In each step, a rule receives the gradient, the params, the training loss of the
     batch, the indices of the batch, and `value_fn`, which evaluates the objective on
     training examples. The rule never receives the validation or the test part. If a
     rule is not from this package, and the code of its step calls `value_fn`,
     `evaluations` must state the cost of a step. Without this cost, the rule is refused,
-    and the error names the number of these calls.
+    and the error says how many such calls a step has.
 
-    The study cannot detect data that a rule reads in other ways: from a closure (such
-    as the validation part), files, global variables, or callbacks to Python. If a rule
-    is given as a finished gradient transformation, the study also cannot detect whether
-    its schedule ends with the training. Look at the code of a rule from other people
-    before you trust its result.
+    The study cannot detect data, such as the validation part, that a rule reads in
+    other ways: from a closure, files, global variables, or callbacks to Python. If a
+    rule is given as a gradient transformation and not as a constructor, the study also
+    cannot detect whether the rule's schedule ends with the training. Look at the code
+    of a rule from other people before you trust its result.
 
     Args:
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
@@ -214,34 +214,33 @@ def compare_networks(
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the search (`network_contenders`).
       evaluations: {rule: cost of one step}. The cost is how often a step evaluates the
-        objective on a batch. To compute the value, the gradient, or both together
-        counts as one evaluation. The gradient that the step receives is one evaluation,
-        too.
+        objective on a batch. Computing the value, the gradient, or both together counts
+        as one evaluation. The gradient that the step receives is one evaluation, too.
       search_schedule: Whether warm-up and decay are searched. If False, every rule has
-        a warm-up of 10 % of the training and a linear decay, and only the rates are
-        searched. (A schedule-free rule has no decay.)
+        a warm-up of 10 % of the training and a linear decay, and by default only the
+        learning rates are searched. (A schedule-free rule has no decay.)
       searches: Number of independent searches of each rule on each network.
       budget: Number of trials (choices of hyper-parameters) with which a search starts.
-        It must exceed the number of searched hyper-parameters.
+        The budget must exceed the number of searched hyper-parameters.
       seeds: Number of reporting seeds, or the seeds themselves.
-      tuning_seeds: Number of tuning seeds of each search, or the seeds of all searches.
-      level: Coverage of the intervals.
+      tuning_seeds: Number of tuning seeds of each search, or a sequence of the tuning
+        seeds of all searches together.
+      level: Coverage of the confidence intervals.
       search_seed: Random seed from which the trials of all searches are drawn.
       size: "small" or "large", for networks given by name.
       timed: Whether to measure the seconds of a step.
       on_progress: Function that is called with (done, total, message), or None.
       checkpoints: Storage for finished measurements. By default nothing is stored.
     Returns:
-      The study; print it to see the answer.
+      The study. Print it to see the answer.
     Raises:
       ValueError, TypeError: An argument is wrong, a rule cannot be traced, a budget is
         too small for its search, a network has no validation part, the validation loss
         of a network at the initial point is not positive, or the states of the runs do
-        not fit into memory. These errors are raised before any training. After a
-        training, the losses of this training are checked too. A ValueError is raised if
-        its initial validation loss is 0 or below, or its final validation loss is below
-        0. The reason is that rules are compared by the log of the loss. (A final loss
-        of 0 counts as the smallest normal float32.)
+        not fit into memory. These errors are raised before any training. A ValueError
+        is also raised after a training whose initial validation loss is 0 or below, or
+        whose final validation loss is below 0. The reason is that rules are compared by
+        the log of the loss. (A final loss of 0 counts as the smallest normal float32.)
     References:
       Dahl et al., Benchmarking neural network training algorithms, arXiv:2306.07179.
       Wen et al., Fantastic pretraining optimizers, arXiv:2509.02046 (rankings change
@@ -357,8 +356,8 @@ def compute_network_share(
     """Measure one share of a comparison on networks.
 
     Several processes compute the comparison together, one share each. The pairs
-    (network, rule) are numbered from 0. This share has the pairs with the numbers part,
-    part + parts, part + 2 parts, ... Its measurements are saved in `checkpoints`, where
+    (network, rule) are numbered from 0. The share has the pairs with the numbers part,
+    part + parts, part + 2 parts, ... The measurements are saved in `checkpoints`, where
     `compare_networks` finds them.
 
     Args:

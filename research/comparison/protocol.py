@@ -36,17 +36,17 @@ class Protocol(NamedTuple):
         is the computation of n gradients, each of one example. If a step costs g
         gradients (`Contender.evaluations`), a training has `passes` / g epochs, rounded
         down. An epoch has n // `batch_size` steps. If `batch_size` does not divide n,
-        the epoch leaves out the other n mod `batch_size` examples, and the training is
-        shorter than `passes`. For example, 309 examples in batches of 155 give 5.02
-        instead of 10 passes. The costs count only the examples that were used.
-      batch_size: Number of examples in a mini-batch; None means full batch.
+        each epoch leaves out n mod `batch_size` examples, and the training is shorter
+        than `passes`. For example, 309 examples in batches of 155 give 5.02 instead of
+        10 passes. The costs count only the examples that were used.
+      batch_size: Number of examples in a mini-batch. None means full batch.
         Mini-batches are drawn without replacement, in a new order every epoch.
       seeds: The reporting seeds. They are the same for all rules and searches.
       tuning_seeds: Seeds on which the searches choose hyper-parameters, for all
         searches together. Search number j = 0, 1, ... uses the seeds
         `tuning_seeds[j::searches]`. No seed is both a tuning seed and a reporting seed.
       tune_on: Part of the data on which a search scores its trials. If `tune_on` is
-        "train", the results are reported on the training part, too, but with the
+        "train", the results are also reported on the training part, but with the
         reporting seeds. If `tune_on` is "validation", the results are reported on the
         test part, which does not affect the choices.
       target: Share between 0 and 1. A run reaches the target when f - f* is at most
@@ -96,7 +96,7 @@ def make_protocol(
     width: int = WIDTH,
     search_seed: int = 0,
 ) -> Protocol:
-    """Make the protocol of a comparison, and check its numbers.
+    """Make the protocol of a comparison, and check its settings.
 
     The protocol contains the settings that are the same for every rule. There are two
     kinds of seeds. On the tuning seeds, searches choose hyper-parameters. On the

@@ -63,7 +63,7 @@ def measure_contenders(
     """Measure every contender (a rule with its search space) on every workload.
 
     Args:
-      protocol: Terms of the comparison, from `plan`.
+      protocol: Protocol of the comparison, from `plan`.
       contenders: Rules with their search spaces, from `plan`.
       workloads: Workloads, from `make_workloads`.
       timed: Whether to measure the seconds per pass over the data.
@@ -225,14 +225,14 @@ def measure_contender(
     value of f, and f* the value of f at the optimum of the training part. The cost of a
     run is the number of passes over the data until the relative gap falls to the
     target. The log cost of a run that missed the target is about the log of ten times
-    the length of a full training (`search_scores`).
+    the length of a full training. `search_scores` gives the exact formula.
 
     A trial is a choice of hyper-parameters. Each search (`research.tuning.search`) has
     its own trials and its own tuning seeds, so the searches are independent. The trials
     are trained as follows:
 
-    - Every trial with which a search starts is trained on the screening seeds of the
-      search. These are its first four tuning seeds, or all of them if it has fewer.
+    - Every trial with which a search starts is trained on the screening seeds. These
+      are the first four tuning seeds of the search (all of them, if they are fewer).
     - Only the better trials are trained on the other tuning seeds of the search.
     - The trial that the search chooses is trained on the reporting seeds, which no
       search uses. The defaults are trained on the reporting seeds, too.
@@ -252,8 +252,8 @@ def measure_contender(
       on_chunk: Function that is called with the progress of the searches, or None. The
         field `share` of the progress is the estimated share of the measurement that is
         finished.
-      checkpoints: Storage for unfinished runs. The caller makes it specific to this
-        rule and workload.
+      checkpoints: Storage for unfinished runs. Each pair of rule and workload needs its
+        own storage.
     Returns:
       A `Saved` with arrays and values. There are J searches of h hyper-parameters. Each
       search starts with t trials, and has s screening seeds. There are n reporting

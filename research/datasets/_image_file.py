@@ -26,9 +26,9 @@ def read_image(
 ) -> UInt8[np.ndarray, "H W C"]:
     """Read an image file that has exactly the size and the channels that a model takes.
 
-    The image is not resized or converted, because there are many ways to do this, and
-    the prediction of the model would depend on the way. If the image does not fit, the
-    error message contains a command that converts it.
+    The image is not resized or converted. There are many ways to do this, and the
+    prediction of the model would depend on the way. If the image does not fit, the
+    error message says how to convert the image.
 
     Args:
       path: PNG or another format that Pillow reads, with 8 bits per channel.

@@ -57,8 +57,8 @@ class ImageSplit(NamedTuple):
 def images(name: str) -> ImageSplit:
     """Load a data set of images. Missing files are downloaded.
 
-    An image has H x W pixels and C channels. The second column has the number of images
-    in the training part and in the test part.
+    An image has H x W pixels and C channels. The second column has the numbers of
+    images in the training part and in the test part.
 
     | name | training + test | H, W, C | split |
     |---|---|---|---|

@@ -23,14 +23,14 @@ class SequenceSplit(NamedTuple):
 
     Attributes:
       name: Name of the data set.
-      train_x: The n training sequences. A step has d numbers. Sequences with fewer than
-        T steps are padded with 0. Shape (n, T, d), float32.
+      train_x: The n training sequences, shape (n, T, d), float32. Each time step has d
+        numbers. Sequences with fewer than T steps are padded with 0.
       train_length: Number of steps of each sequence before the padding, in 1..T, shape
         (n,), int32.
       train_y: Label of each sequence, in 0..K-1 for K classes, shape (n,), int32.
       test_x, test_length, test_y: The corresponding arrays of the test part, with the
         same T and d.
-      classes: Names of the K classes; label k has the name classes[k].
+      classes: Names of the K classes. The label k has the name classes[k].
     """
 
     name: str

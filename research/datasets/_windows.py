@@ -11,11 +11,11 @@ def window_starts(
 ) -> Int32[np.ndarray, "n"]:
     """Compute the start positions of windows of context + 1 tokens.
 
-    A model reads the first `context` tokens of a window. After each of these tokens, it
-    predicts the next token. If the stride is `context` and the offset is 0, every token
-    of the text is predicted once, except the first token and the tokens at the end that
-    do not fill a window. If the stride is 1 and the offset is 0, the result contains
-    all possible starts.
+    A model reads the first `context` tokens of a window. After each of these tokens,
+    the model predicts the next token. If the stride is `context` and the offset is 0,
+    every token of the text is predicted once. The exceptions are the first token and
+    the tokens at the end that do not fill a window. If the stride is 1 and the offset
+    is 0, the result contains all possible starts.
 
     Args:
       num_tokens: Number T of tokens of the text.
@@ -57,7 +57,7 @@ def windows(
 ) -> Int[np.ndarray, "n context+1"]:
     """Return the tokens of each window.
 
-    A window has context + 1 successive tokens of a text.
+    A window has context + 1 consecutive tokens of a text.
 
     Args:
       tokens: Tokens of the text, shape (T,).

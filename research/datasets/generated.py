@@ -172,8 +172,9 @@ def linear_problem(
 ) -> Problem:
     """Generate regression data whose sample covariance has a given condition number.
 
-    The targets are y = x w + c + noise ε with w ~ N(0, I), c ~ N(0, 1) and ε ~ N(0, I).
-    Here w are the weights, c is the intercept and noise ε are the random errors.
+    The targets are y = x w + c + noise · ε, where w are the weights, c is the intercept
+    and noise · ε are the errors. The distributions are w ~ N(0, I), c ~ N(0, 1) and
+    ε ~ N(0, I).
 
     The columns of x are centred and satisfy xᵀx / n = V diag(λ) Vᵀ. Here V is a random
     orthogonal matrix, and λ is a geometric sequence of d numbers from 1 / condition to
@@ -188,10 +189,10 @@ def linear_problem(
       seed: Seed of V, w, c, x and ε.
       n: Number of rows, more than d.
       d: Number of columns.
-      noise: Standard deviation of the errors noise · ε, at least 0. If it is 0, (w, c)
-        is the least-squares solution.
-      condition: A number, at least 1. If d > 1, it is the ratio of the largest to the
-        smallest eigenvalue of xᵀx / n.
+      noise: Standard deviation of the errors noise · ε, at least 0. If noise is 0,
+        (w, c) is the least-squares solution.
+      condition: Ratio of the largest to the smallest eigenvalue of xᵀx / n, at least 1.
+        (For d = 1, the only eigenvalue is 1 / condition.)
     Returns:
       The data, with the weights w and the intercept c.
     Raises:
@@ -231,11 +232,11 @@ def overlapping_classes(
     The classes 0 and 1 have probability ½ each. The covariance within a class is B Bᵀ
     for a random matrix B. The eigenvalues of B Bᵀ are a geometric sequence of d numbers
     from 1 / condition to 1. (For d = 1, the eigenvalue is 1 / condition.) The mean of
-    class 1 is ½ separation B u for a random unit vector u, and the mean of class 0 is
-    -½ separation B u.
+    class 1 is ½ · separation · B u for a random unit vector u, and the mean of class 0
+    is -½ · separation · B u.
 
     So the log-odds of class 1 at a point x are x w, without an intercept. Here w is
-    separation B⁻ᵀ u. The smallest error rate that a classifier can reach (the Bayes
+    separation · B⁻ᵀ u. The smallest error rate that a classifier can reach (the Bayes
     error) is Φ(-separation / 2), where Φ is the standard normal distribution function.
 
     Args:

@@ -16,9 +16,9 @@ def check_xy(x: Float[np.ndarray, "n *d"], y: Num[np.ndarray, "n *k"]) -> None:
       y: Targets, shape (n, ...), floating or integer.
     Raises:
       TypeError: x is not floating, or y is not numeric.
-      ValueError: x and y have different lengths. Also if x or y is empty, has no axis,
-        or contains NaN or infinity. For NaN and infinity, the message shows the number
-        of bad rows and the index of the first one.
+      ValueError: x and y have different lengths. Or x or y is empty, has no axis, or
+        contains NaN or infinity. For NaN and infinity, the message shows the number of
+        bad rows and the index of the first bad row.
     Example:
       >>> check_xy(np.array([[1.0], [np.nan]]), np.array([0, 1]))
       Traceback (most recent call last):
@@ -121,9 +121,9 @@ def mean_and_sd(
     """Compute the mean and the standard deviation of each column.
 
     The standard deviation is √(Σ (x - mean)² / n), with n and not n - 1. For a constant
-    column, the function returns the standard deviation ∞ instead of 0. So (x - mean) /
-    sd is 0 for this column, also in a validation or test part in which the column
-    varies.
+    column, the function returns the standard deviation ∞ instead of 0. Then
+    (x - mean) / sd is 0 in this column, even in a validation or test part in which the
+    column varies.
 
     Args:
       train_x: Inputs, shape (n, ...), floating or integer.
@@ -172,7 +172,7 @@ def standardise(
     The result is (x - mean) / sd for the training part and all other parts, with the
     mean and sd of `mean_and_sd(train_x)`. Columns that are constant on the training
     part become 0 in all parts. scikit-learn's StandardScaler only subtracts the mean
-    from such columns, so that they may differ from 0 in other parts.
+    from such columns, so they may differ from 0 in other parts.
 
     Args:
       train_x: Inputs of the training part, shape (n, ...), floating or integer.

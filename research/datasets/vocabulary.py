@@ -22,8 +22,8 @@ def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int
     Args:
       texts: List of texts, each with words separated by spaces. Pass only the training
         texts, so that the vocabulary does not depend on the test part.
-      least_count: Smallest number of occurrences, in all texts together, that a word of
-        the vocabulary must have.
+      least_count: Each word of the vocabulary occurs at least this many times in all
+        texts together.
     Returns:
       Vocabulary, word -> token 1, 2, ... Equally common words are in alphabetical
       order.

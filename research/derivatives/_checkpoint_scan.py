@@ -49,16 +49,16 @@ def checkpoint_scan(
 
     With L levels, about L T^(1/L) carries and the intermediate values of one step are
     stored at the same time. To compute the value and the gradient, f is evaluated L + 1
-    times in each step.
+    times for each step.
 
     If `memory_bytes` is given, it limits the temporary memory of XLA, which is the
     memory in addition to arguments and results. The smallest number of levels within
     this limit is used. To measure the memory, `checkpoint_scan` compiles a test program
-    for 1 level, and then for 2 and 3 levels until the memory is small enough. The test
-    program computes the sum of squares of all outputs, and the gradient of this sum
-    with respect to init, xs and the arrays that f uses. The measured memory includes
-    the memory of ys, the stacked outputs y. So if you do not need ys, let f return None
-    as y.
+    with 1 level. If this needs too much memory, the test program is compiled with 2
+    levels, and then with 3. The test program computes the sum of squares of all
+    outputs, and the gradient of this sum with respect to init, xs and the arrays that f
+    uses. The measured memory includes the memory of ys, the stacked outputs y. So if
+    you do not need ys, let f return None as y.
 
     The value is bit-identical to that of `jax.lax.scan`. Forward mode and derivatives
     of derivatives work too. T need not be divisible into equal parts.
@@ -75,11 +75,11 @@ def checkpoint_scan(
     Returns:
       (last carry, ys), as `jax.lax.scan`.
     Raises:
-      ValueError: levels is not 1, 2 or 3; memory_bytes is not positive; `length` is
-        negative or above 2^31 - 1; the first axes of the arrays of xs differ in length
-        from each other or from `length`; xs and `length` are both None; or every number
-        of levels needs more than memory_bytes (the message says how much each number of
-        levels needs).
+      ValueError: `levels` is not 1, 2 or 3, `memory_bytes` is not positive, or `length`
+        is negative or above 2^31 - 1. Or xs and `length` are both None. Or the first
+        axes of the arrays in xs differ in length from each other or from `length`. Or
+        1, 2 and 3 levels all need more than `memory_bytes`. In this case, the message
+        says how much memory each number of levels needs.
       TypeError: f is not a function of (carry, x), memory_bytes is not a number, or
         `length` is not an integer.
     References:

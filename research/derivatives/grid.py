@@ -119,13 +119,13 @@ def grid_derivative(
     The error is O(spacing^accuracy) everywhere, including both ends of the grid. At the
     ends, `np.gradient` has the error O(spacing) by default.
 
-    The derivative at a point is a weighted sum of the samples at order + accuracy
+    The derivative at a point x_i is a weighted sum of the samples at order + accuracy
     successive points, with Fornberg's weights. About half of these points lie on each
-    side of the point. Near an end of the grid, the first or last order + accuracy
-    points are used. If the points are evenly spaced, and order and accuracy are both
-    even numbers, the formula in the interior is symmetric. This symmetry gains one
-    power of the spacing, so one point fewer is enough there. For example, the second
-    derivative with accuracy 2 uses three points in the interior.
+    side of x_i. Near an end of the grid, the first or last order + accuracy points are
+    used. If the grid is even, and order and accuracy are even numbers, the formula in
+    the interior is symmetric. The error of a symmetric formula has only even powers of
+    the spacing, so one point fewer is enough. For example, the second derivative with
+    accuracy 2 uses three points in the interior.
 
     The result is linear in y. The samples y may be a traced JAX array, but x must have
     concrete numbers. If you have a function instead of samples, use `derivative(f, x)`.
@@ -143,12 +143,13 @@ def grid_derivative(
     Returns:
       The derivative, in the shape of y. It is a JAX array if y is a JAX array, else a
       NumPy array. It has the dtype of y if y is floating or complex. If y is in half
-      precision, the derivative is computed in float32 and then rounded.
+      precision, the derivative is computed in float32 and rounded to the dtype of y.
     Raises:
       GridTooSmallError: y or x is a single number, or there are fewer than order +
         accuracy points.
       ValueError: Two abscissae are equal, or the abscissae are not monotone, not
-        finite, or do not match y. Or order or accuracy is not a positive integer.
+        finite, or do not match y. Or one of order and accuracy is not a positive
+        integer.
       TypeError: y or x does not hold numbers, x is complex, or axis is not an integer.
     References:
       Fornberg, Generation of finite difference formulas on arbitrarily spaced grids,

@@ -55,30 +55,31 @@ class LimitTable(NamedTuple):
       rounding: Estimated rounding error at each step, shape (K,). Let |f| be the
         largest absolute value of f in the formula of the quotient. Let f' be `limit`,
         or 0 if `limit` is nan. Rounding changes f by up to ε |f| / 2, and rounding of
-        x + h changes f by about ε |x f'| / 2. The sum of both is multiplied by the sum
-        of the absolute weights of f in the formula, and divided by h. Then the rounding
-        error of the division, ε |quotient| / 2, is added. For the complex step, the
-        estimate is the error of the division alone. But if the quotient at a tiny step
-        differs from `limit` by clearly more than a rounding error, the estimate is at
-        least this difference.
+        x + h changes f by about ε |x f'| / 2. The sum of these two changes is
+        multiplied by the sum of the absolute weights of f in the formula, and divided
+        by h. Then the rounding error of the division, ε |quotient| / 2, is added. For
+        the complex step, the estimate is the error of the division alone. But if the
+        quotient at a tiny step differs from `limit` by clearly more than a rounding
+        error, the estimate is at least this difference.
       best: Index of the step with the smallest sum of truncation and rounding error, or
         -1 if no sum is finite.
       theory: Rule of thumb for the best step, ε^(1 / (p + 1)) max(|x|, 1). The first
         factor is √ε for forward differences, ∛ε for central differences and the fifth
         root of ε for Richardson differences. `theory` is 0 for the complex step,
-        because any small step works there.
-      limit: Limit of the quotients. This is the derivative from `finite_difference` in
-        float64, or nan if the verdict of that function is not "ok". For the complex
-        step, `limit` is the quotient q at a tiny step, which is 1e-100 in most cases.
+        because any small step works for this scheme.
+      limit: Limit of the quotients: the derivative from `finite_difference` in float64,
+        or nan if the verdict of `finite_difference` is not "ok". For the complex step,
+        `limit` is the quotient q at a tiny step. This step is 1e-100 in most cases.
         There are two exceptions:
         - `limit` is nan if a step that is 1e5 times longer gives a clearly different
           quotient, or if f is so small that its imaginary part underflows.
         - If terms cancel inside f, q loses digits, and the quotients at points close to
           x scatter around a smooth curve. Let s be the largest distance of such a
-          quotient from the curve. Then `finite_difference` is applied to the real part
-          of f, and returns a value v with an error bound e. If its verdict is "ok" and
-          e < |v - q| <= 10 s, `limit` is v. If its verdict is not "ok" and s exceeds
-          0.1 % of |q|, `limit` is nan. Otherwise `limit` is q.
+          quotient from the curve. Let v be the result of `finite_difference` for the
+          real part of f, and e the error bound of v plus the rounding error of q. If
+          the verdict on v is "ok" and e < |v - q| <= 10 s, `limit` is v. If the verdict
+          is not "ok" and s exceeds 0.1 % of |q|, `limit` is nan. Otherwise `limit` is
+          q.
     """
 
     steps: Float[np.ndarray, "K"]
@@ -180,14 +181,14 @@ def limit_table(
         change x in the dtype are left out.
       dtype: np.float64 or np.float32, the dtype of x, h, f and the quotient.
     Returns:
-      The `LimitTable`. `print` shows it as a text.
+      The `LimitTable`. `print` shows the table as a text.
     Raises:
       StepUnderflowError: One of the given steps h is so small that x + h or x - h is
-        rounded to x. For "richardson", the same holds with h / 2 instead of h. The
+        rounded to x. For "richardson", x + h / 2 or x - h / 2 is rounded to x. The
         scheme "complex" does not raise this error.
-      TypeError: x or a step is not a real number; dtype is not a dtype; f returns a
-        floating or complex dtype other than the dtype of its argument; or the scheme is
-        "complex" and f does not return one complex number.
+      TypeError: x or a step is not a real number, or dtype is not a dtype. Or f returns
+        a floating or complex dtype other than the dtype of its argument. Or the scheme
+        is "complex" and f does not return one complex number.
       NotScalarError: f does not return a single number.
       ValueError: scheme is unknown, dtype is neither float64 nor float32, x is not
         finite, or a step is not positive and finite.

@@ -34,7 +34,7 @@ class DependencyPath(NamedTuple):
 
 
 class TotalDerivative(NamedTuple):
-    """The total derivative of f, split into its parts.
+    """The total derivative df/dx of a function f(x, ...), split into its parts.
 
     Attributes:
       direct: ∂f/∂x with all other arguments of f held fixed.
@@ -65,11 +65,11 @@ def partial_derivative(
         do not vary may have any type.
     Returns:
       The derivative with respect to the argument, as from `jacobian`. If f returns one
-      number, this is the gradient, in the structure and shapes of the argument.
-      `chosen_mode` selects forward or reverse mode.
+      number, the result is the gradient, in the structure and shapes of the argument.
+      `chosen_mode` tells whether forward or reverse mode is used.
     Raises:
-      ValueError: f has no such argument, the argument is not given, or the names of
-        f's arguments cannot be read, as for some functions written in C.
+      ValueError: f has no such argument, no value is given for the argument, or the
+        names of f's arguments cannot be read, as for some functions written in C.
       TypeError: argument is neither a name nor a position, or f cannot be called as
         f(*args, **named).
       NotInexactError: The argument or the value of f is not floating.

@@ -101,7 +101,7 @@ def implicit_minimum(
       of the result.
     - Curvature: For each v, the curvature along v at x + s v and at x - s v differs
       from λ by at most λ / 2, up to rounding.
-    - Slope: For each v, a Newton step along v leads from x to x - s v. The absolute
+    - Slope: A Newton step along v leads from x to x - s v. For each v, the absolute
       slope along v at x - s v is at most the largest of three numbers: half the
       absolute slope along v at x, ten times the tolerance, and eight times the rounding
       error of the slope. If the search ends beside a kink, this condition fails.
@@ -127,8 +127,8 @@ def implicit_minimum(
         is at most `tolerance`.
       max_steps: Largest number of steps.
     Returns:
-      The `ImplicitMinimum`. Its params and value can be differentiated with respect to
-      theta; the other fields are constants.
+      The `ImplicitMinimum`. Its fields params and value can be differentiated with
+      respect to theta. The other fields count as constants.
     Raises:
       SingularHessianError: One of the three conditions above on the eigenvalues, the
         curvature and the slope does not hold.

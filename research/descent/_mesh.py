@@ -46,14 +46,14 @@ def mesh(
     *Data parallel* (the default): every device holds all params and the whole state of
     the update rule.
 
-    *Fully sharded* (`shard_params=True`): every device stores a part of each array of
-    params and rule state, along the longest axis whose length is a multiple of
-    num_devices. An array without such an axis is not split. In each step the devices
-    gather the params, and each device receives its part of the batch's gradient. If the
-    rule updates each entry independently of the other entries, as Adam does, each
-    device updates only its part. Any other rule (Muon, Shampoo, a line search) gets the
-    whole arrays of params and rule state for the time of its update, and every device
-    computes the same update.
+    *Fully sharded* (`shard_params=True`): each array of params and rule state is split
+    over the devices, along the longest axis whose length is a multiple of num_devices.
+    An array without such an axis is not split. In each step, every device collects the
+    whole params. If the rule updates each entry independently of the other entries, as
+    Adam does, each device receives its part of the batch's gradient and updates its
+    part of the arrays. Any other rule (Muon, Shampoo, a line search) gets the whole
+    arrays of gradient, params and rule state for the time of its update, and every
+    device computes the same update.
 
     *Exact* (the default): gradients are added in the order of the devices. The bits of
     a training then depend on the number of devices, but not on the number of processes

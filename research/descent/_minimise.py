@@ -95,18 +95,18 @@ def minimise(
     """Minimise f with an update rule: take steps until |∇f(x)| <= tolerance.
 
     Here f is the objective, x are the params, and `norm` selects the norm of the
-    gradient. At most max_steps steps are taken. The update of the rule receives these
-    extra arguments: value is f(x), grad is ∇f(x), value_fn is f, and residual_fn is
-    passed on if it is given.
+    gradient. At most max_steps steps are taken. The function `update` of the rule
+    receives these extra arguments: value = f(x), grad = ∇f(x), value_fn = f, and
+    residual_fn if it is given.
 
-    All steps run in one compiled loop. If a second call has the same function and rule
-    objects, the same norm, and params of the same shapes and dtypes, it does not
-    compile again. `minimise` may be vmapped over params. It may also be vmapped over a
+    All steps run in one compiled loop. A second call does not compile again if it has
+    the same function and rule objects, the same norm, and params of the same shapes and
+    dtypes. `minimise` may be vmapped over params. It may also be vmapped over a
     learning rate if the rule is made inside the vmapped function.
 
     The loop stops before max_steps if the value or the gradient is not finite. It also
-    stops early if the rule fails or makes no progress. How the loop detects this
-    depends on the field `outcome` of the rule's state, an `Outcome`:
+    stops early if the rule fails or makes no progress. The condition depends on the
+    field `outcome` (an `Outcome`) of the rule's state, or of its field `search`:
 
     - The rule's state has this field: the loop stops if the outcome is a failure.
     - The rule combines inner rules, as `research.update_rules.by_group` does, and only
@@ -126,18 +126,18 @@ def minimise(
     at the minimum. The steps are not differentiated, so reverse mode does not store the
     steps. Let g be the gradient of the objective, H its Hessian, and dg the change of g
     if the arrays change. The method of conjugate gradients solves H dx = -dg for the
-    change dx of the minimum. If this method fails, for example because H is singular,
-    or if its estimated relative error is above 1e-3, the derivatives are NaN.
+    change dx of the minimum. The derivatives are NaN if this method fails, for example
+    because H is singular, or if the estimated relative error of dx is above 1e-3.
 
     If the loop ends far from a minimum, the theorem does not hold, and the derivatives
     are wrong. Check the outcome, or use `implicit_minimum`, which also returns the
     Hessian's extreme eigenvalues.
 
     Some rules store the objective's value and gradient at the new params, in the fields
-    `value_after` and `grad_after` of the state or of its field `search`. Then the loop
-    does not evaluate the objective again. If objective is None, f is half the sum of
-    squares of the residuals. In this case, a rule may instead store them in the fields
-    `squares_after` and `squares_grad_after`, as the rules for least squares do.
+    `value_after` and `grad_after` of the state or of its field `search`. For such a
+    rule, the loop does not evaluate the objective again. If objective is None, f is
+    half the sum of squares of the residuals. A rule may then use the fields
+    `squares_after` and `squares_grad_after` instead, as the rules for least squares do.
 
     Args:
       objective: Function params -> number, an array of shape (). None means half the

@@ -44,14 +44,14 @@ class EpochInfo(NamedTuple):
       first_bad_step: Index of the first step whose loss or update is not finite, int32,
         shape (). The steps of each epoch are counted from 0. -1 if there is no such
         step.
-      evaluations: Results of the function that `run` got as `evaluate`, a pytree. None
-        if `run` got none. The first axis of each leaf is over the few steps that the
+      evaluations: Results of the argument `evaluate` of `run`, a pytree. None without
+        this argument. The first axis of each leaf is over the few steps that the
         function `evaluation_points` returns. In epoch 0, entry i is the result after
         the i-th of these steps. In any other epoch, the last entry is the result at the
         end of the epoch, and the other entries are NaN.
-      steps: Results of the function that `run` got as `observe`, after each step. The
-        first axis of each leaf is over the steps of the epoch. None if `run` got no
-        such function.
+      steps: Results of the argument `observe` of `run` after each step, a pytree. The
+        first axis of each leaf is over the steps of the epoch. None without this
+        argument.
     """
 
     loss: Float[Array, ""]
@@ -90,11 +90,11 @@ def run(
     noisy: bool = False,
     observe: Callable[[State, Info], Any] | None = None,
 ) -> tuple[State, EpochInfo]:
-    """Run a training, or some epochs of one, as a pure function for jit, vmap and grad.
+    """Run a training, or some of its epochs, as a pure function for jit, vmap and grad.
 
     The key of an epoch is fold_in(key, epoch), so the batches of an epoch do not depend
     on the other epochs. A training may be divided into several calls: each call runs
-    the next epochs, from the state that the call before it returned. If each call has
+    the next epochs, from the state that the previous call returned. If each call has
     at least two epochs, the result is bit-identical to that of a single call.
     Otherwise, the two results are equal up to rounding: a loop of one epoch may round
     differently, because XLA unrolls it.
@@ -112,11 +112,12 @@ def run(
         of each epoch and, in epoch 0, also after the steps that `evaluation_points`
         returns. If the rule keeps an average of the params, `evaluate` gets the
         average. None means that nothing is evaluated.
-      noisy: Whether the objective draws noise. If so, each `Batch` has a key of its
-        own, in its field `key`.
+      noisy: Whether the objective draws noise. If True, each batch gets a different
+        random key, in the field `key` of its `Batch`.
       observe: Function (state, info) -> pytree of arrays, called after each step. The
-        results of all steps are kept: `lambda state, info: info` keeps the Info of
-        every step. None means that nothing is kept.
+        field `steps` of the returned EpochInfo contains the results of all steps. For
+        example, `lambda state, info: info` records the Info of every step. None means
+        that nothing is recorded.
     Returns:
       The last state, and an EpochInfo whose leaves have a leading axis over the epochs.
     Raises:
@@ -234,11 +235,10 @@ def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:
       key: Key of the epoch. With noisy=False, the order of the examples is drawn with
         this key. With noisy=True, the order is drawn with another key, which is derived
         from the key of the epoch.
-      noisy: Whether each batch gets a key of its own, for an objective that draws
-        noise.
+      noisy: Whether each batch gets a different key, for an objective that draws noise.
     Returns:
       A `BatchIndices` whose fields have a leading axis over the batches. The field
-      `indices` is None if the sampler draws no indices, and `key` is None with
+      `indices` is None if the sampler draws no indices. The field `key` is None with
       noisy=False.
     """
     check_form(sampler)

@@ -107,7 +107,7 @@ def gather(dataset: Batch | None, batch_indices: BatchIndices) -> Batch | None:
       batch_indices: Indices of the examples to take, and the key of the batch. If the
         field `indices` is None, the batch is the whole dataset, which is not copied.
     Returns:
-      The batch; None if the dataset is None.
+      The batch, or None if the dataset is None.
     Raises:
       TypeError: An argument has the wrong type, or the indices are not integers.
       ValueError: A concrete index lies outside the dataset. A traced index is not

@@ -29,7 +29,7 @@ class SweepProgress(NamedTuple):
 
     Attributes:
       share: Fraction of the work that is done, from 0 to 1.
-      runs_done, runs: Number of finished runs, and of all runs.
+      runs_done, runs: Number of finished runs, and number of all runs.
       loss: Median of the losses of the runs that were trained in the latest chunk. The
         loss of a run is the mean of the losses of its steps in the last epoch of this
         chunk. Runs whose loss is not finite are left out. If no loss is finite, the
@@ -90,7 +90,7 @@ def sweep(
     on_chunk: Callable[[SweepProgress], None] | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> SweepResult:
-    """Train m runs, in batches of `program.width` runs.
+    """Train m runs of a compiled program, in batches of `program.width` runs.
 
     Run i is a training with the i-th seed and the i-th value of each hyper-parameter.
     The last batch is padded with copies of its last run, which are dropped at the end.

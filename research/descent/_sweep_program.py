@@ -65,12 +65,12 @@ class SweepProgram(NamedTuple):
         `advance` draws the indices itself, or if the sampler draws none.
       advance: For each device: function (states, runs, epochs, orders, data) ->
         (states, info), which runs the epochs.
-      data: For each device: the data. "train" is always one of the names.
+      data: For each device: the dict `data`. It always has the key "train".
       evaluate_on: Names of the parts on which the objective is evaluated.
       hyperparameters: Names of the traced hyper-parameters that each run provides.
-      sampler, num_epochs, chunk: As in `compile_sweep`; chunk is not None.
+      sampler, num_epochs, chunk: As in `compile_sweep`, but chunk is never None.
       gradient_norms: As in `compile_sweep`.
-      width: Number of runs that are computed together, not None.
+      width: Number of runs that are computed together, never None.
       devices: The devices. They work in parallel, each on one batch of runs at a time.
       compile_seconds: Time that building the program took. Parts that this process has
         compiled before are not compiled again.
@@ -136,10 +136,11 @@ def compile_sweep(
     Returns:
       The program.
     Raises:
-      ValueError: num_epochs or width is not positive, chunk is not allowed, devices is
-        empty, hyperparameters contains "seed", the workload lacks a part named in
-        evaluate_on, or the sampler is made for another number of examples than
-        workload.train has. A workload without data needs a sampler for one example.
+      ValueError: num_epochs or width is not positive, chunk is too small or does not
+        divide num_epochs, devices is empty, hyperparameters contains "seed", the
+        workload lacks a part named in evaluate_on, or the sampler is made for another
+        number of examples than workload.train has. A workload without data needs a
+        sampler for one example.
       TypeError: make_rule is not a function, make_rule does not take the arguments in
         hyperparameters, or another argument has the wrong type, for example
         gradient_norms is neither True nor False.

@@ -81,13 +81,13 @@ def train(
     loss. With the same sampler and key, the batches are the same as in
     `research.descent.run`. The loop over steps is compiled once. A progress report or
     an interruption splits this loop into shorter loops, but the splits do not change
-    the bits of the result. The indices of the batches are computed for one epoch at a
-    time, and those of earlier epochs are not kept.
+    the bits of the result. The indices of the batches are computed and stored for one
+    epoch at a time.
 
     There are two ways to use several devices:
 
     - With the argument `devices`, every device holds all params. Rules that store data
-      for each example, such as SAGA, are not allowed.
+      for each example, such as SAGA, raise a ValueError.
     - A `mesh` can split the params over its devices, and can use the devices of several
       processes. It works with every rule.
 
@@ -116,16 +116,17 @@ def train(
       key: Key from which the keys of all epochs are derived. Use another key than the
         one that drew the params.
       evaluate: Function params -> dict from names to numbers. It is called before the
-        first epoch and after each epoch. `train` does not compile `evaluate`. Let
-        `evaluate` call a function of the params and the data that is compiled with
-        jax.jit. `research.objectives.in_slices` compiles a function of the params and a
-        batch in this way.
-      noisy: Whether the objective draws noise. If so, each batch gets a key of its own.
+        first epoch and after each epoch. `train` does not compile `evaluate`. For
+        speed, let `evaluate` call a compiled function (jax.jit), with params and data
+        as its arguments. `research.objectives.in_slices` makes such a function from a
+        function of params and a batch.
+      noisy: Whether the objective draws noise. If True, each batch gets a different
+        random key.
       on_progress: Function called with the fraction of the training that is done, from
         0 to 1, and a short text.
       checkpoint: Place where the training is saved, such as
         `runs.checkpoints_in(folder)(name)`. If it contains a saved training, this
-        training is resumed. Ctrl-C saves the training before it stops. None means that
+        training is resumed. Ctrl-C saves the training and then stops. None means that
         the training is not saved.
       devices: Number of JAX devices that share each batch. On a CPU,
         `research.backend.configure(devices=...)` creates them.
@@ -138,7 +139,7 @@ def train(
       The TrainResult. A training that diverges is not an error. Its first step whose
       loss or update is not finite is recorded as `first_bad_step`.
     Raises:
-      ValueError: num_epochs or devices is not positive, JAX has fewer devices, or
+      ValueError: num_epochs or devices is not positive, JAX has too few devices, or
         batch_size is not a multiple of the number of devices. Or devices is above 1,
         and either the sampler takes the whole dataset as one batch, or the rule stores
         data for each example, as SAGA does. Or x and y of the dataset differ in length
@@ -147,17 +148,17 @@ def train(
         dataset is Records, and an example has changed since it was written. Or the
         dataset is Records, and one of these holds: a mesh is given, the sampler takes
         the whole dataset as one batch, or the rule needs other examples than those of
-        the batch, as SVRG and SAGA do. Or both devices and a mesh are given, or the
-        processes of the mesh differ in code, versions or arguments. Or evaluate returns
-        other names than at its first call. Or the checkpoint belongs to another
+        the batch, as SVRG and SAGA do. Or devices is above 1, and a mesh is given. Or
+        the processes of the mesh differ in code, versions or arguments. Or evaluate
+        returns other names than at its first call. Or the checkpoint belongs to another
         training. The check of the checkpoint compares the data, the initial params, the
         initial state of the rule, the key, the order of the examples, the number of
-        devices and the settings of the mesh. It also compares the program of a step,
-        and with it the objective, its penalty, and the rule with its schedules and
-        constants, such as momentum, b1 or weight_decay. The program is not compared if
-        the checkpoint is of another version of JAX or jaxlib, or of another kind of
-        device. The code of Python functions that the compiled program calls (callbacks)
-        is not compared.
+        devices and the settings of the mesh. The check also compares the program of a
+        step. This program contains the objective with its penalty, and the rule with
+        its schedules and constants, such as momentum, b1 or weight_decay. The program
+        is not compared if the checkpoint is of another version of JAX or jaxlib, or of
+        another kind of device. The code of Python functions that the compiled program
+        calls (callbacks) is not compared.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is neither a Batch nor Records nor None, or the key is not
         a JAX key. Also if the objective does not return one real floating number, or

@@ -17,17 +17,17 @@ from research.update_rules._transforms import evaluation_params as evaluation_pa
 
 
 class TrainResult(NamedTuple):
-    """Result of a training. Every array is NumPy.
+    """Result of a training. All arrays are NumPy arrays.
 
     Attributes:
       params: The parameters after the last step. If the rule keeps an average of the
         parameters, `params` is this average.
       steps: The `Info` (loss, learning rate and norms) of every step. Each leaf has the
         shape (num_epochs, num_batches).
-      evaluations: Results of the function that `train` got as `evaluate`, at the start
-        and after each epoch: a dict from names to arrays of shape (num_epochs + 1,).
-        The dict is empty if `evaluate` is not given.
-      first_bad_step: Number of the first step whose loss or update is not finite. The
+      evaluations: Results of the argument `evaluate` of `train`, at the start and after
+        each epoch: a dict from names to arrays of shape (num_epochs + 1,). The dict is
+        empty without this argument.
+      first_bad_step: Index of the first step whose loss or update is not finite. The
         steps are counted from 0 over all epochs. -1 means that there is no such step.
       seconds: Time that the steps took, without compilation and evaluation. If the
         training was interrupted and resumed, the time before the interruption is

@@ -59,8 +59,8 @@ class Picture(NamedTuple):
         cannot see the picture get this text.
       figure: Still figure, or the text of an SVG file, such as
         `research.derivatives.Ledger.svg` returns.
-      motion: Looping APNG from `research.figures.motion.record`. None means that there
-        is no animation.
+      motion: Bytes of a looping APNG, from `research.figures.motion.record`. None means
+        that there is no animation.
     """
 
     title: str
@@ -215,8 +215,8 @@ def band(
 ) -> None:
     """Draw the line (x, middle), with a band from `low` to `high`.
 
-    **style are options of the line for `Axes.plot`. The band has the colour of the
-    line. Where a value is not finite, the line or the band has a gap.
+    **style are keyword arguments of `Axes.plot` for the line. The band has the colour
+    of the line. Where a value is not finite, the line or the band has a gap.
     """
     check_instance("axes", axes, Axes, "Take them from new_figure.")
     for name, values in (("x", x), ("middle", middle), ("low", low), ("high", high)):

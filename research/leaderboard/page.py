@@ -67,13 +67,13 @@ def write_leaderboard(
         files.
       output: Path of the page, which must end in .html.
       skip_bad: If True, a study that cannot be read is left out and listed on the page.
-        If False, such a study raises an error.
+        If False, a ValueError is raised for such a study.
     Returns:
       The rankings on the page.
     Raises:
-      ValueError: `skip_bad` is False, and a study cannot be read or has a newer format
-        than this version of the package reads. Or no study can be read. Or `output` is
-        not an .html file, is one of the inputs, or lies in a run folder.
+      ValueError: `skip_bad` is False, and a study cannot be read, for example because
+        its format is newer than this version of the package. Or no study can be read.
+        Or `output` is not an .html file, is one of the inputs, or lies in a run folder.
       OSError: The page cannot be written.
       TypeError: An argument has the wrong type.
     """
@@ -109,10 +109,11 @@ def write_leaderboard(
 def tables(rankings: Rankings) -> list[Table]:
     """Make the tables of a leaderboard: measurements, protocols and studies.
 
-    A measurement gives the cost of one rule in one study. On a workload, the cost is a
-    number of gradients. On a network, the cost is a validation loss. A protocol
-    consists of the settings that must be equal if two costs are to be compared. The
-    tables come in this order:
+    A measurement gives the cost of one rule in one study. On a workload (an
+    optimisation problem), the cost is the number of gradients of single examples until
+    the target is reached. On a network, the cost is the final validation loss. A
+    protocol consists of the settings that must be equal if two costs are to be
+    compared. The tables come in this order:
 
     - two tables of measurements, one for workloads and one for networks;
     - two tables of protocols, one for workloads and one for networks;

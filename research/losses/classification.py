@@ -124,7 +124,7 @@ def focal(
     where: Bool[ArrayLike, ""] | None = None,
     weights: Num[ArrayLike, ""] | None = None,
 ) -> Float[Array, ""]:
-    """Compute the focal loss -(1 - q)^γ log q, where q is the label's probability.
+    """Compute the focal loss -(1 - q)^γ log q for the probability q of the label.
 
     Let σ(z) = 1 / (1 + exp(-z)). For a logit z, q is σ(z) if the label is 1, and σ(-z)
     if the label is 0. The factor (1 - q)^γ reduces the loss of examples whose label
@@ -364,7 +364,7 @@ def smooth_labels(
     Returns:
       The smoothed distributions, with the shape and dtype of one_hot.
     Raises:
-      TypeError: one_hot is not floating.
+      TypeError: one_hot is not floating, or smoothing is not a number.
       ValueError: one_hot has no class axis, or smoothing lies outside 0..1.
     References:
       Szegedy, Vanhoucke, Ioffe, Shlens & Wojna, Rethinking the Inception architecture,

@@ -92,9 +92,9 @@ def huber(
 
     Let r = p - y be the residual and δ = delta. The loss is Σ h(r), where h(r) = r²/2
     if |r| <= δ, and h(r) = δ (|r| - δ/2) otherwise. The gradient is the residual,
-    clipped to [-δ, δ]. At |r| = δ, h has no second derivative. There JAX returns 1,
-    which is the value for smaller |r|. optax.huber_loss differs in two points: it does
-    not sum, and JAX returns 1/4 for its second derivative at |r| = δ.
+    clipped to [-δ, δ]. At |r| = δ, h has no second derivative. There, JAX returns the
+    second derivative for smaller |r|, which is 1. optax.huber_loss differs in two
+    points: it does not sum, and its second derivative by JAX at |r| = δ is 1/4.
 
     Args:
       prediction: Prediction p, floating, any shape.
@@ -215,10 +215,9 @@ def cosine_distance(
 
     The distance is 0 for vectors of the same direction, 1 for orthogonal vectors and 2
     for opposite vectors. It is computed as ½ |u - v|² with u = p / |p| and v = y / |y|.
-    The two forms are equal, but the second is also accurate for small distances. Before
-    the computation, p and y are divided by their largest absolute entries, so that no
-    square overflows. optax.cosine_distance with the default epsilon = 0 is the same
-    function.
+    The two forms are equal, but the second is also accurate for small distances. First,
+    each vector is divided by its largest absolute entry, so that no square overflows.
+    optax.cosine_distance with the default epsilon = 0 is the same function.
 
     Args:
       prediction: Prediction p, floating, shape (d,).

@@ -35,16 +35,16 @@ def sequence_cross_entropy(
     and t runs over the m positions that are not ignored. The term of position t equals
     optax.softmax_cross_entropy_with_integer_labels at this position.
 
-    PyTorch's cross_entropy(ignore_index=-1) takes one average over all positions of the
-    whole batch that are not ignored. If some sequences have more ignored positions than
-    others, this average may differ from the mean of the losses of the sequences.
+    PyTorch's cross_entropy(ignore_index=-1) is one mean over a whole batch, without the
+    ignored positions. If some sequences have more ignored positions than others, this
+    mean may differ from the mean of the losses of the sequences.
 
     Args:
       logits: Logits z, floating, shape (T, K).
       labels: Labels y_t, integers in 0..K-1, shape (T,). A position with a negative
         label is ignored.
-      where: Booleans, shape (T,). Positions where `where` is False are ignored, too.
-        None means that only the positions with a negative label are ignored.
+      where: Booleans, shape (T,). If entry t is False, position t is ignored, too. None
+        means that only the positions with a negative label are ignored.
       weights: Weights w_t of the positions, shape (T,), finite and at least 0. The loss
         is then the weighted mean: each term has the factor w_t, and m is the sum of w_t
         over the positions that are not ignored. None means that all weights are 1.

@@ -48,12 +48,12 @@ def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> No
 
     Args:
       loss: A loss of `research.losses`, or a `functools.partial` of such a loss. For a
-        loss for regression, such as `squared_error`, only the shapes are checked. For a
-        loss that does not belong to this library, nothing is checked.
+        loss for regression, such as `squared_error`, only the shape of one target is
+        checked. For a loss from another library, nothing is checked.
       prediction: Predictions of the model for all examples, or a `jax.ShapeDtypeStruct`
         with their shape and dtype.
-      targets: Targets y of the dataset. Traced targets are not checked, except for
-        their shape if the loss is for regression.
+      targets: Targets y of the dataset. Traced targets are checked only for a loss for
+        regression.
     Raises:
       TypeError: The targets are not numbers, or the loss needs integer classes and the
         targets are not integers.

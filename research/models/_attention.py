@@ -43,7 +43,7 @@ def attention(
     - d = width / num_heads: width of a head;
     - W, b, W_output and b_output: weights and biases in the params;
     - Q, K and V: queries, keys and values, the three parts of one product x W + b;
-    - Q_h, K_h and V_h: by default, the columns from h d to (h + 1) d - 1 of Q, K and V;
+    - Q_h, K_h and V_h: columns h d to (h + 1) d - 1 of Q, K and V (grouped: see below);
     - M: 0 where the mask is True, and -∞ where the mask is False.
 
     In half precision, the softmax is computed in float32.
@@ -57,12 +57,12 @@ def attention(
     With `angles`, queries and keys are then rotated by `rotate`.
 
     Args:
-      params: {"query_key_value": {"weights": (width, 3 width), "bias": (3 width,)},
-        "output": {"weights": (width, width), "bias": (width,)}}. "query_key_value" has
-        W and b, and "output" has W_output and b_output. A missing bias means 0. With
-        grouped queries, replace 3 width by (num_heads + 2 num_key_value_heads) d.
-        "query_normalisation" and "key_normalisation" are {"scale": (d,)}, if they are
-        present.
+      params: Arrays of these shapes: {"query_key_value": {"weights": (width, 3 width),
+        "bias": (3 width,)}, "output": {"weights": (width, width), "bias": (width,)}}.
+        "query_key_value" has W and b, and "output" has W_output and b_output. A missing
+        bias means 0. With grouped queries, replace 3 width by
+        (num_heads + 2 num_key_value_heads) d. "query_normalisation" and
+        "key_normalisation" are optional. Each of them is {"scale": (d,)}.
       x: Inputs at T positions, shape (..., T, width).
       mask: Booleans of shape (T, T), (..., 1, T) or (..., T, T), where "..." stands for
         the leading axes of x. Entry (i, j) is True if query i may attend to key j. None
@@ -119,8 +119,8 @@ def attention_weights(
 
     Q_h and K_h are the queries and the keys of the head, and d is the width of a head.
     M is 0 where the mask is True and -∞ where the mask is False. If a row of the mask
-    has no True, the same row of the weights is NaN. All other rows of the weights sum
-    to 1. The params do not need the entry "output".
+    has no True, the same row of the weights is NaN. Each other row of the weights has
+    the sum 1. The params do not need the entry "output".
 
     Args, Raises:
       As in `attention`.

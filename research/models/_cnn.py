@@ -84,7 +84,7 @@ def cnn(
       layers, k is 1, 2, ... "convolution_k" has "weights" of shape (height, width,
       inputs, outputs) and "bias" of shape (outputs,). Here inputs and outputs are
       numbers of channels, and outputs is channels[k - 1]. "normalisation_k" has "scale"
-      and "bias", both of shape (channels[k - 1],). It exists only if there is
+      and "bias", both of shape (channels[k - 1],). This entry exists only if there is
       normalisation. "dense_k" has "weights" of shape (inputs, outputs) and "bias" of
       shape (outputs,). The inputs of "dense_1" are all entries of an image after the
       last block. The last dense layer has num_classes outputs. Every other dense layer

@@ -39,19 +39,21 @@ def convolution(
 ) -> Float[Array, "*batch height width C_out"]:
     """Convolve images with small filters.
 
-    With the strides s and t along height and width, the output is y[i, j, o] = bias[o]
-    + Σ_{a,b,c} x[s i + a, t j + b, c] weights[a, b, c, o]. Here x is the image with its
-    padding, (a, b) runs over the pixels of the filter, and c over the input channels.
-    As is usual in deep learning, the filter is not flipped, so this is a
-    cross-correlation.
+    With the strides s and t along height and width, the output is
+
+      y[i, j, o] = bias[o] + Σ_{a,b,c} x[s i + a, t j + b, c] weights[a, b, c, o].
+
+    Here x is the image with its padding, (a, b) runs over the pixels of the filter, and
+    c over the input channels. As is usual in deep learning, the filter is not flipped,
+    so the operation is a cross-correlation.
 
     Filters of 3 x 3 with stride 1 use `research.models.winograd` if there are at least
     16 input and 16 output channels, and x and weights are both float32 or both float64.
     Winograd's algorithm needs a quarter of the multiplications of the sum above. For
     all other filters, each patch of x under the filter becomes a row of one matrix.
     This matrix is multiplied by the weights. A large batch is processed a few images at
-    a time. The patches of a few images usually fit into the processor's cache, and
-    their memory does not grow with the batch.
+    a time, so that the patches usually fit into the processor's cache. The memory for
+    the patches does not grow with the batch.
 
     XLA's own convolution is not used. On a GPU, XLA's convolution is faster. On a CPU,
     XLA's convolution has two drawbacks. First, its gradient with respect to the weights
@@ -71,9 +73,10 @@ def convolution(
         the four sides, as in PyTorch. ((top, bottom), (left, right)) gives each side
         its own number.
     Returns:
-      The output images, shape (..., height, width, C_out) with height = floor((H + top
-      + bottom - kernel height) / s) + 1, where top and bottom are the numbers of rows
-      of zeros. The formula for the width is the same with left, right and t.
+      The output images, shape (..., height, width, C_out). Here
+      height = floor((H + top + bottom - kernel height) / s) + 1, where top and bottom
+      are the numbers of rows of zeros. The width follows in the same way from W, left,
+      right, the kernel width and t.
     Raises:
       ValueError: The shapes do not fit, the padded image is smaller than the filter, or
         stride or padding is invalid.

@@ -25,7 +25,7 @@ def linear(
       scale: Standard deviation of the initial weights. The intercept starts at 0.
       dtype: Dtype of the parameters. None means JAX's default: float64 if JAX's 64-bit
         mode is on, otherwise float32. The same key gives different initial weights in
-        different dtypes.
+        float32 and in float64.
     Returns:
       A model with params {"weights": (d,), "intercept": ()}. Its apply maps x of shape
       (..., d) to predictions of shape (...).

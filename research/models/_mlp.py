@@ -22,12 +22,12 @@ def mlp(
 ) -> Model:
     """Build a multilayer perceptron.
 
-    The network has K = len(sizes) - 1 layers. Layer k = 1, ..., K computes z_k =
-    h_(k-1) W_k + b_k with the weights W_k and the bias b_k. Here h_0 is the input x,
-    and h_k = φ(z_k) for k = 1, ..., K - 1 with the activation φ. The prediction is z_K,
-    without an activation, so it can be logits or the values of a regression. With two
-    sizes, the model is linear. `mlp_value_and_gradient` computes the gradient of a loss
-    without automatic differentiation.
+    The network has K = len(sizes) - 1 layers. Layer k = 1, ..., K computes
+    z_k = h_(k-1) W_k + b_k with the weights W_k and the bias b_k. Here h_0 is the input
+    x of the network, and h_k = φ(z_k) for 1 <= k < K with the activation φ. The
+    prediction is z_K, without an activation. The prediction can be logits or the values
+    of a regression. With two sizes, the model is linear. `mlp_value_and_gradient`
+    computes the gradient of a loss without automatic differentiation.
 
     Args:
       sizes: Number of inputs, number of units of each hidden layer, and number of

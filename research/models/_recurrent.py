@@ -42,15 +42,15 @@ class Recurrence(NamedTuple):
     """A recurrent network whose carry is an explicit argument.
 
     The carry is the state of all layers. Each step passes the carry to the next step.
-    With an explicit carry, the network can process a long sequence in windows, or one
-    token at a time.
+    With an explicit carry, the network can process a long sequence in parts, or one
+    step at a time.
 
     Attributes:
       init: Function key -> params, as in `recurrent`.
       start: Function leading -> carry. The argument `leading` is the shape of the
         leading axes of the inputs x: (n,) for n sequences, or () for one sequence
-        without a leading axis. The result is the carry before the first step. All
-        arrays of this carry are zero.
+        without a leading axis. The result is the carry before the first step. All its
+        arrays are zero.
       advance: Function (params, x, carry, key=None) -> (outputs, carry). x has the form
         that the model of `recurrent` accepts. The outputs have shape (..., T,
         num_outputs), where T is the number of steps in x. The returned carry is the
@@ -82,15 +82,15 @@ def recurrent(
     cell(x_t, h_(t-1)). By default, h_0 is 0 (see `initial_state`). An LSTM has a second
     state c_t. The inputs of layer l + 1 are the states h_t of layer l.
 
-    Sequences of different lengths are padded to one length T and passed as
-    `research.types.Sequences`. The values after the end of each sequence are set to
-    zero before any computation, so these values have no effect on a result.
+    Pad sequences of different lengths to one length T, and pass them as
+    `research.types.Sequences`. The network first replaces the padding by zeros. The
+    values in the padding therefore have no effect on the results.
 
     The argument `window` truncates backpropagation and does not change the predictions.
     Time is divided into windows of `window` steps, counted from the start. Inside a
-    window, the gradient flows from each state to the previous state. It does not flow
-    from one window into the previous window. A loss at step t is therefore
-    differentiated through at most `window` steps.
+    window, the gradient flows from each state to the previous state. The gradient does
+    not flow from one window into the previous window. The gradient of a loss at step t
+    therefore goes back through at most `window` steps.
 
     Args:
       num_inputs: Number d of inputs of a step. With an embedding, d is the number of
@@ -111,17 +111,17 @@ def recurrent(
         full gradient. With a window, the gradient of a learned initial state comes from
         the outputs of the first window only.
       initial_state: State before the first step of every sequence. None means zeros.
-        "learned" makes the state a part of the params, and init returns zeros for it. A
+        "learned" makes the state a part of the params, with zeros as initial values. A
         fixed state is a sequence with one tuple for each layer: (h,), or (h, c) for an
         LSTM. h and c have shape (H,). If each sequence has its own initial state, use
         `recurrence`.
       dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A `Model`. Its apply accepts floats of shape (..., T, d). With an embedding, apply
-      accepts integer symbols of shape (..., T) instead. Padded sequences of different
-      lengths are passed as `Sequences`, whose values are such floats or symbols. The
-      result of apply has shape (..., K) for "last" and "mean", and (..., T, K) for
-      "every". With "every", the outputs after the end of a sequence are zero.
+      accepts integer symbols of shape (..., T) instead. For sequences of different
+      lengths, pass `Sequences` with padded floats or symbols as the values. The result
+      of apply has shape (..., K) for "last" and "mean", and (..., T, K) for "every".
+      With "every", the outputs after the end of a sequence are zero.
 
       The params are {"layer_1": ..., "output": {"weights": (H, K), "bias": (K,)}}.
       `recurrent_layer.draw_layer` describes the params of a layer. With an embedding,
@@ -197,7 +197,7 @@ def recurrence(
     """Build the network of `recurrent`, with the carry as an explicit argument.
 
     The carry is the state of all layers. Each step passes the carry to the next step.
-    With an explicit carry, the network can process a long sequence in windows, or one
+    With an explicit carry, the network can process a long sequence in parts, or one
     step at a time.
 
     Args:
@@ -209,10 +209,9 @@ def recurrence(
       with one tuple for each layer: (h,), or (h, c) for an LSTM. h and c have shape
       (..., num_hidden).
     Raises:
-      ValueError: As in `recurrent`. The function `advance` raises a ValueError if the
-        shapes of the carry do not match the leading axes of its input x. It also raises
-        one if the stated length of a sequence is negative or larger than the number of
-        steps of x. A sequence may have the length 0. Its carry then does not change.
+      ValueError: As in `recurrent`. In advance: the carry does not fit the network or
+        the leading axes of x, or a length lies outside 0..T for T steps in x. A
+        sequence of length 0 leaves its carry unchanged.
       TypeError: As in `recurrent`.
     Example:
       >>> network = recurrence(65, 8, 65, embedding=4)

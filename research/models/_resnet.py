@@ -45,10 +45,10 @@ def resnet(
         a = φ(GN_1(x)),    y = s(x) + C_2(φ(GN_2(C_1(a)))).
 
     C_1 and C_2 are convolutions of 3 x 3. The shortcut s(x) is x, if x has the size and
-    the number of channels of y. Otherwise s(x) is a 1 x 1 convolution of a, the
-    input of C_1. In each stage after the first, the first block has stride 2, in C_1
-    and in the shortcut. The last layers are applied to the output x of the last block.
-    They are φ(GN(x)), the mean over all pixels, and a dense layer.
+    the number of channels of y. Otherwise s(x) is C_3(a), with a 1 x 1 convolution C_3.
+    In each stage after the first, the first block has stride 2, in C_1 and in the
+    shortcut. After the last block with the output x, the network computes φ(GN(x)),
+    then the mean over all pixels, and then a dense layer.
 
     All convolutions use `standardise_weights` and have no bias. Standardised weights
     and group normalisation together replace batch normalisation. They do not need the

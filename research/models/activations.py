@@ -196,7 +196,7 @@ ACTIVATION_DERIVATIVES: dict[str, Activation] = {
 
 
 def find_activation(name: str | Activation) -> Activation:
-    """Return the activation with a given name, or check a function and return it.
+    """Return the activation with a given name, or a given function after a check.
 
     Args:
       name: A key of `ACTIVATIONS`, or an elementwise function of one array, such as

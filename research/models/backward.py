@@ -72,9 +72,9 @@ def mlp_value_and_gradient(
     An `mlp` is a multilayer perceptron. No automatic differentiation is used.
 
     The layers k = 1, ..., K have the weights W_k and the biases b_k. The activation is
-    φ. The forward pass computes h_0 = x and z_k = h_(k-1) W_k + b_k for all layers, and
-    h_k = φ(z_k) for all layers but the last. The prediction is z_K, without an
-    activation.
+    φ. The forward pass starts from h_0 = x. It computes z_k = h_(k-1) W_k + b_k for
+    each layer, and h_k = φ(z_k) for each layer except the last. The prediction is z_K,
+    without an activation.
 
     Let f be the mean loss and δ_k = ∂f/∂z_k. Row i of δ_k, written δ_k[i], belongs to
     example i. The backward pass starts from δ_K. For k = K, ..., 1 it computes
@@ -93,8 +93,8 @@ def mlp_value_and_gradient(
         other losses they have the shape of the prediction z_K.
       activation: Name of the activation φ, as in `mlp`.
       loss: "softmax_cross_entropy", "squared_error" or "logistic". The loss with this
-        name in `research.losses` is averaged over the batch. "logistic" is summed over
-        the outputs of an example.
+        name in `research.losses` is averaged over the batch. If an example has several
+        outputs, "logistic" is the sum of their losses.
     Returns:
       The loss, shape (), and the gradient in the pytree of the params.
     Raises:
@@ -231,22 +231,21 @@ def mlp_rounding_bound(
 
     The backward pass of `mlp_value_and_gradient` starts from δ_K, the derivative of the
     mean loss with respect to the prediction. Here K is the number of layers. The other
-    numbers in the backward pass are the weights, the inputs of each layer, and the
-    derivatives of the activation. Each entry of the gradient is computed by a chain of
-    sums. The last sum runs over the n examples. Each earlier sum runs over the outputs
-    of a layer.
+    factors in the backward pass are the weights, the inputs of each layer, and the
+    derivatives of the activation. Sums of products of δ_K and these factors, first over
+    the outputs of layers and last over the n examples, give the gradient.
 
     The bound on an entry of the gradient is m ε A:
 
     - m is n plus the widths of the inputs, of all hidden layers and of the outputs.
     - ε is the machine epsilon.
-    - A is the result of the same chain of sums, with |δ_K| + 1/n in place of δ_K, and
-      with the absolute values in place of all other numbers.
+    - A is the entry that the backward pass gives if δ_K is replaced by |δ_K| + 1/n, and
+      each other factor by its absolute value.
 
     The term 1/n stands for the rounding error of δ_K itself. This error arises when a
     target is subtracted and the difference is divided by n. The term assumes targets of
-    size about 1 or less. The bound holds approximately. Rounding errors of the forward
-    pass are not included.
+    size about 1 or less. The bound is approximate, because it does not include the
+    rounding errors of the forward pass.
 
     Args:
       params, x, y, activation, loss: As in `mlp_value_and_gradient`.

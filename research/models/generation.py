@@ -40,9 +40,9 @@ def generate(
     a longer prompt has no effect.
 
     The token with the index i = 0, 1, ... is drawn with the key fold_in(key, i).
-    Therefore, a larger num_tokens only adds tokens at the end. If only the length T of
-    the prompt, the values of params or the temperature changes, JAX does not compile
-    the sampling again.
+    Therefore, a larger num_tokens only adds tokens at the end. JAX does not compile the
+    sampling again for another length T of the prompt, other values of params, or
+    another temperature.
 
     Args:
       model: Model that maps integers (..., T) to logits (..., T, V), where V is the
@@ -59,7 +59,8 @@ def generate(
         which the model was built.
       temperature: Number >= 0. Values below 1 make likely tokens likelier. 0 always
         selects the likeliest token (greedy).
-      top_k: Number of tokens from which the next one is drawn. None means all tokens.
+      top_k: The next token is one of the top_k likeliest tokens. None means all V
+        tokens.
     Returns:
       The sampled tokens without the prompt, int32 of shape (..., num_tokens).
     Raises:

@@ -32,7 +32,7 @@ def on_images(
     *,
     dtype: DTypeLike,
 ) -> Model:
-    """Wrap a model so that it accepts images as bytes and standardises them.
+    """Wrap a model of standardised images so that apply accepts images as bytes.
 
     The result of apply is model.apply(params, (x - mean) / sd), computed on the device.
     Each batch is converted to floats only when it is used. The dataset can therefore
@@ -153,7 +153,7 @@ def check_model(model: Model) -> None:
 
 
 def augmented(model: Model, augment: Augmentation) -> Model:
-    """Wrap a model so that apply augments the images if there is a key (in training).
+    """Wrap a model so that apply augments the images if it gets a key (in training).
 
     An augmentation changes images at random, for example by a shift. Pass the result of
     `on_images` as the argument `model`. Then the images are first augmented and
@@ -200,14 +200,15 @@ def augmented(model: Model, augment: Augmentation) -> Model:
 
 
 def mirror_averaged(model: Model) -> Model:
-    """Wrap a model so that apply averages over mirror images if there is no key.
+    """Wrap a model so that apply without a key averages over x and its mirror images.
 
     Without a key, the result of apply is the mean of model.apply(params, x) and
-    model.apply(params, x'), where x' are the images with left and right swapped. If the
-    outputs are logits, let g be the geometric mean of the two probabilities of a class,
-    for x and for x'. The mean of the logits then gives this class the probability g
-    divided by the sum of g over all classes. With a key, in training, the result is
-    model.apply(params, x, key).
+    model.apply(params, x'), where x' are the images with left and right swapped. With a
+    key, in training, the result is model.apply(params, x, key).
+
+    If the outputs are logits, the mean of the logits corresponds to a geometric mean of
+    probabilities. Let g be the geometric mean of the probabilities of a class for x and
+    for x'. This class gets the probability g / Σ g, where Σ runs over all classes.
 
     Use this wrapper together with `augmented(..., random_flip)`. A model that was
     trained without mirror images may have a lower accuracy with this wrapper.
@@ -299,7 +300,7 @@ def random_flip(
 def random_shift(pixels: int) -> Augmentation:
     """Build an augmentation that shifts each image by up to `pixels` along both axes.
 
-    Pixels from outside the image are 0 (black).
+    Pixels that enter from outside the image are 0 (black).
 
     Args:
       pixels: Largest shift. Each shift in -pixels..pixels is equally likely, and the
@@ -325,8 +326,8 @@ def random_crop(padding: int) -> Augmentation:
     """Build an augmentation that cuts a random window from each padded image.
 
     The window has the size of the image. The padding mirrors the image at its outermost
-    pixels. The outermost pixels themselves are not doubled. In the example, the rows 1,
-    2, 3 are padded to 2, 1, 2, 3, 2.
+    pixels, without repeating these pixels, as jnp.pad does with mode="reflect". In the
+    example, the rows 1, 2, 3 are padded to 2, 1, 2, 3, 2.
 
     Args:
       padding: Number of pixels of padding on each side, smaller than the height and the

@@ -42,13 +42,13 @@ def from_linen(
 
     The module's noise, such as dropout, is active only if apply gets a key.
 
-    The module is always called with one batch axis. Leading axes of x are flattened
-    into one and restored in the result. The parameters are the module's collection
-    "params". They keep Linen's names and layouts. For example, an array that Linen
-    calls "kernel" keeps this name, although the layers of this package call such an
-    array "weights".
+    The module is always called with one batch axis. The leading axes of x are flattened
+    into this axis and restored in the result. The parameters are the collection
+    "params" of the module. They keep Linen's names and layouts. For example, an array
+    that Linen calls "kernel" keeps this name, although the layers of this package call
+    such an array "weights".
 
-    Each random number stream of the module gets its own key, derived from the key of
+    Each random number stream in `streams` gets its own key, derived from the key of
     apply. The module's `__call__` may have arguments that switch noise: deterministic,
     train, training or is_training. With a key, apply sets deterministic to False, and
     any of the other three to True. Without a key, apply sets the opposite values. An
@@ -56,8 +56,8 @@ def from_linen(
     apply sets none of these four arguments by itself.
 
     To compute in float64, pass dtype=float64 to this function. If the module has
-    recurrent cells, also build these cells with param_dtype=float64. Their default is
-    float32, and then Linen's loop over time rejects float64 inputs.
+    recurrent cells, also build these cells with param_dtype=float64. With the default
+    param_dtype, float32, Linen's loop over time rejects float64 inputs.
 
     Args:
       module: A `flax.linen.Module` whose call takes x with one batch axis first.
@@ -67,8 +67,8 @@ def from_linen(
         such as {"train": True}. None means that deterministic, train, training and
         is_training are set as described above.
       streams: Names of the module's random number streams.
-      dtype: Dtype to which init converts the floating parameters. None means that they
-        keep Linen's dtype.
+      dtype: Dtype to which init converts the floating parameters. None means no
+        conversion.
       **arguments: Keyword arguments for every call of the module, such as train=False.
     Returns:
       A model with the params of the module. Its apply maps x of shape (...,
@@ -77,7 +77,7 @@ def from_linen(
     Raises:
       TypeError: module is not a Linen module.
       ValueError: The module has state besides its params, as BatchNorm does. In apply:
-        the last axes of x do not have the shape of the example.
+        the structure or the last axes of x differ from those of the example.
     References:
       Flax's documentation, "Flax Linen", Module.init and Module.apply.
     Example:

@@ -83,29 +83,30 @@ def ngram(
     """Fit an n-gram model with interpolated smoothing to a text.
 
     An n-gram is a sequence of n tokens in the text, where n is `order`. The model
-    computes the probability p(w | h) of a token w after the context h, which is the
-    order - 1 tokens before w. Smoothing mixes the frequency of w after h with the
-    probability p(w | h'), where h' is the context h without its first token. Let c(h w)
-    be the number of times that w follows h in the text, and c(h) = Σ_w c(h w). Let N(h)
-    be the number of different tokens after h. There are two kinds of smoothing.
+    computes the probability p(w | h) of a token w after the context h. The context
+    consists of the order - 1 tokens before w. Smoothing mixes the frequency of w after
+    h with the probability p(w | h'), where h' is the context h without its first token.
+    Let c(h w) be the number of times that w follows h in the text, and
+    c(h) = Σ_w c(h w). Let N(h) be the number of different tokens after h. There are two
+    kinds of smoothing.
 
     "witten_bell": p(w | h) = (c(h w) + N(h) p(w | h')) / (c(h) + N(h)).
 
-    "kneser_ney" (modified Kneser-Ney): p(w | h) = (c(h w) - D(c(h w)) + Σ_v D(c(h v))
-    p(w | h')) / c(h). Here D(i) is the discount of a count i, defined below, and Σ_v is
-    the sum over all tokens v. If a context h has fewer than order - 1 tokens, as h'
-    has, the formula is the same, but the counts are defined in another way. For such a
-    context, c(h w) is the number of different tokens that occur before h w in the text.
-    As before, c(h) = Σ_w c(h w).
+    "kneser_ney" (modified Kneser-Ney):
+    p(w | h) = (c(h w) - D(c(h w)) + p(w | h') Σ_v D(c(h v))) / c(h). Here D(i) is the
+    discount of a count i, defined below, and v runs over all tokens. For contexts h of
+    fewer than order - 1 tokens, such as h', the formula is the same with other counts:
+    c(h w) is the number of different tokens that occur directly before h w in the text,
+    and again c(h) = Σ_w c(h w).
 
     The discounts depend on the length of the context. For each length, let n_i be the
     number of pairs (h, w) with c(h w) = i, and Y = n_1 / (n_1 + 2 n_2). The discounts
     are D(0) = 0, D(i) = i - (i + 1) Y n_{i+1} / n_i for i = 1, 2 and 3, and D(i) = D(3)
     for larger i. If one of D(1), D(2) and D(3) is undefined or not positive, as in a
-    short text, all three are replaced: by 0.5, 1 and 1.5, as in KenLM.
+    short text, all three are replaced by 0.5, 1 and 1.5, as in KenLM.
 
-    In both methods, p(w | h) = p(w | h') if c(h) = 0. If h is empty, p(w | h') stands
-    for 1 / vocabulary_size. So no probability is 0.
+    With both kinds of smoothing, p(w | h) = p(w | h') if c(h) = 0. If h is empty,
+    p(w | h') stands for 1 / vocabulary_size. Therefore, no probability is 0.
 
     Args:
       tokens: Tokens of the text, integers in 0..vocabulary_size - 1, shape (T,), T >=
@@ -114,7 +115,7 @@ def ngram(
       vocabulary_size: Number V of symbols. V**order must be below 2**63.
       smoothing: Name of the smoothing, a key of `SMOOTHINGS`.
     Returns:
-      The model.
+      The model, for `ngram_losses`, `ngram_probabilities` and `sample_ngram`.
     Raises:
       TypeError: tokens are not integers.
       ValueError: An argument is out of range.
@@ -199,9 +200,10 @@ def ngram_losses(
     A model of order k uses the k - 1 tokens before a token, or fewer at the beginning
     of the text.
 
-    The example prints the probabilities exp(-loss) of two tokens. Its model has order
-    2. By the formula "witten_bell" in `ngram`, the first is p(1) = (2 + 2/2) / 8. The
-    second is p(0 | 1) = (2 + 1 · p(0)) / 3 with p(0) = (4 + 2/2) / 8.
+    The example prints the probabilities exp(-loss) of two tokens for a model of order
+    2. By the formula "witten_bell" in `ngram`, the first probability is
+    p(1) = (2 + 2/2) / 8. The second probability is p(0 | 1) = (2 + 1 · p(0)) / 3 with
+    p(0) = (4 + 2/2) / 8.
 
     Args:
       model: Model from `ngram` with V symbols.
@@ -239,11 +241,10 @@ def ngram_probabilities(
     The formula is in the docstring of `ngram`.
 
     The example below has a text of 3 tokens and V = 2 symbols. Its model has order 1,
-    so the context has no effect. The tokens 0 and 1 have the counts 2 and 1. D(c) is
-    the discount of a token with the count c. For a text as short as this, `ngram` uses
-    fixed discounts: D(1) = 0.5 and D(2) = 1. So the probabilities are (2 - D(2) + d /
-    V) / 3 and (1 - D(1) + d / V) / 3, where d = D(1) + D(2) is the sum of the
-    discounts.
+    so the context has no effect. Token 0 has the count 2, and token 1 has the count 1.
+    D(c) is the discount of a token with the count c. For such a short text, `ngram`
+    uses the fixed discounts D(1) = 0.5 and D(2) = 1. Let d = D(1) + D(2). The
+    probabilities are (2 - D(2) + d / V) / 3 and (1 - D(1) + d / V) / 3.
 
     Args:
       model: Model from `ngram` with V symbols.
@@ -284,10 +285,10 @@ def sample_ngram(
 ) -> Int[np.ndarray, "num_tokens"]:
     """Continue a text by sampling from an n-gram model, one token at a time.
 
-    The next token w is one of the top_k likeliest tokens. Its probability is
-    proportional to p(w)^(1 / temperature), where p(w) is the model's probability of w.
-    Token i = 0, 1, ... is drawn with the key fold_in(key, i). Therefore, a larger
-    num_tokens only adds tokens at the end.
+    The next token is drawn from the top_k likeliest tokens. The probability of each of
+    these tokens w is proportional to p(w)^(1 / temperature), where p(w) is the
+    probability that the model gives to w. Token i = 0, 1, ... is drawn with the key
+    fold_in(key, i). Therefore, a larger num_tokens only adds tokens at the end.
 
     Args:
       model: Model from `ngram`.
@@ -295,7 +296,7 @@ def sample_ngram(
       prompt: Beginning of the text, integers, shape (t,), t >= 0.
       num_tokens: Number of tokens to sample, at least 0.
       temperature: Positive number. Values below 1 make likely tokens likelier.
-      top_k: Number of tokens from which the next one is drawn. None means all tokens.
+      top_k: The next token is one of the top_k likeliest tokens. None means all tokens.
     Returns:
       The sampled tokens without the prompt, int32, shape (num_tokens,).
     Raises:

@@ -26,8 +26,8 @@ def layer_normalisation(
     Here m is the mean and v the variance over the last axis of x, and ε is `epsilon`.
     Each vector along the last axis has its own m and v. For v, the sum of (x - m)² is
     divided by the length d of the axis, not by d - 1. If x has half precision,
-    (x - m) / √(v + ε) is computed in float32 and rounded to the dtype of x, before
-    scale and bias are applied.
+    (x - m) / √(v + ε) is computed in float32 and rounded to the dtype of x. Then scale
+    and bias are applied.
 
     Args:
       x: Floating array, shape (..., d).
@@ -35,7 +35,7 @@ def layer_normalisation(
       epsilon: Positive number inside the root. The default is the same as in PyTorch.
         Flax's default is 1e-6.
     Returns:
-      The normalised array, shape (..., d), in the result dtype of x, scale and bias.
+      The normalised array, shape (..., d), dtype jnp.result_type(x, scale, bias).
     Raises:
       ValueError: The shapes do not fit, or epsilon is not positive.
     References:
@@ -65,7 +65,7 @@ def rms_normalisation(
     The mean is taken over the last axis, and ε is `epsilon`. Unlike in
     `layer_normalisation`, no mean is subtracted from x and there is no bias. If x has
     half precision, x / √(mean(x²) + ε) is computed in float32 and rounded to the dtype
-    of x, before the scale is applied.
+    of x. Then the scale is applied.
 
     Args:
       x: Floating array, shape (..., d).
@@ -73,7 +73,7 @@ def rms_normalisation(
       epsilon: Positive number inside the root. The default is the same as in
         `flax.linen.RMSNorm`. PyTorch's default is the machine epsilon.
     Returns:
-      The normalised array, shape (..., d), in the result dtype of x and scale.
+      The normalised array, shape (..., d), dtype jnp.result_type(x, scale).
     Raises:
       ValueError: The shapes do not fit, or epsilon is not positive.
     References:

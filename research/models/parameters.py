@@ -112,10 +112,9 @@ def describe(params: Params) -> str:
 
 
 def check_same_architecture(params: Params, expected: Params) -> None:
-    """Raise an error unless params have the names, shapes and structure of a model.
+    """Raise an error unless params have a model's names, shapes and pytree structure.
 
-    The structure is that of the pytree. The dtypes may differ, because dtypes are not
-    part of the architecture.
+    The dtypes may differ, because dtypes are not part of the architecture.
 
     Args:
       params: Parameters, for example from a file.

@@ -40,7 +40,7 @@ def next_token_losses(
       A function (params, starts, key=None) -> losses, shape (n, context). `starts` are
       the first indices of n windows: integers in 0..N - context - 1, shape (n,), for
       example from `research.datasets.window_starts`. The function does not check this
-      range. `key` is the key for the model.
+      range. It passes `key` to the model.
     Raises:
       ValueError: context is not a positive integer, or tokens is not an array of
         integers with one axis and at least context + 1 entries. The returned function
@@ -105,7 +105,7 @@ def next_token_risk(
       As in `next_token_losses`.
     Returns:
       A function (params, batch) -> mean loss, shape (). batch.x contains the starts of
-      the windows, shape (n,). batch.y is not used. batch.key is the key for the model.
+      the windows, shape (n,). batch.y is not used. batch.key is passed to the model.
     Example:
       >>> uniform = lambda params, x, key=None: jnp.zeros((*x.shape, 4))
       >>> model, starts = Model(lambda key: None, uniform), jnp.array([0, 1])

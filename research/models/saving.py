@@ -48,10 +48,9 @@ def save(path: str | Path, params: Params, architecture: Mapping[str, Any]) -> N
       params: Pytree of arrays of floats, integers or truth values.
       architecture: Everything that another program needs to build the same model, as a
         mapping from names to JSON values, such as {"model": "mlp", "sizes": [4, 16, 3],
-        "activation": "relu"}. Include the values that are needed to convert data to
-        inputs, such as the mean and the standard deviation of the training data, and
-        the names of the classes. `load` raises an error if it is called with another
-        architecture.
+        "activation": "relu"}. Include the names of the classes, and the values that
+        convert data to inputs, such as the mean and the standard deviation of the
+        training data. `load` raises an error if its argument `architecture` differs.
     Raises:
       TypeError: A leaf of params is not an array or has a dtype that the format lacks
         (complex numbers, keys), or JSON cannot store a value of architecture.

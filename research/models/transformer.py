@@ -84,8 +84,8 @@ def transformer_decoder(
     """Build a Transformer language model: logits of the next token at each position.
 
     The model computes x = E[tokens] + P, where E is the matrix of the embedding and P
-    are vectors of the positions. Then it applies the blocks to x and, if order is
-    "pre", a last normalisation. A block consists of attention and a small network with
+    are vectors of the positions. Then the blocks are applied to x. If order is "pre", a
+    last normalisation follows. A block consists of attention and a small network with
     one hidden layer (`research.models.block`). If tied is False, the logits are
     x W_output, where W_output are the weights of the output layer. If tied is True, the
     logits are x Eᵀ. With tied=True and activation="gelu_tanh", the architecture is that
@@ -130,9 +130,8 @@ def transformer_decoder(
       normalisation: "layer" for `research.models.layer_normalisation`, "rms" for
         `research.models.rms_normalisation`.
       gated: If True, the network of a block has a gate. Apart from biases, the network
-        then computes (φ(x W_gate) (x W_1)) W_2, where φ is the activation, and
-        φ(x W_gate) is multiplied by x W_1 elementwise. With the activation "silu" this
-        is SwiGLU.
+        then computes (φ(x W_gate) ⊙ (x W_1)) W_2, where φ is the activation and ⊙ the
+        elementwise product. With the activation "silu", the network is SwiGLU.
       num_key_value_heads: Number of key heads and of value heads, a divisor of
         num_heads (grouped-query attention). None means num_heads. 1 means multi-query
         attention.
@@ -155,12 +154,10 @@ def transformer_decoder(
       ValueError: A count is not a positive integer, dropout is not in [0, 1),
         logit_softcap or rotary_base is not positive, or a name is unknown. Or the width
         is not divisible by num_heads, or num_heads is not divisible by
-        num_key_value_heads. Or positions is "rotary", and width / num_heads is odd. The
-        apply of the model raises ValueError if T is not in 1..context, a length of
-        `Sequences` is not in 1..T, or a token is not in 0..V - 1. Under jit, lengths
-        and tokens are not checked.
-      TypeError: dtype is not floating. The apply of the model raises TypeError if the
-        tokens are not integers.
+        num_key_value_heads. Or positions is "rotary", and width / num_heads is odd. In
+        apply: T is not in 1..context, a length of `Sequences` is not in 1..T, or a
+        token is not in 0..V - 1. Under jit, lengths and tokens are not checked.
+      TypeError: dtype is not floating. In apply: the tokens are not integers.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017.
       Radford et al., Language models are unsupervised multitask learners, 2019, section
@@ -250,9 +247,9 @@ def transformer_encoder(
 
     - There is no causal mask. Each position attends to all positions of its sequence.
     - Each sequence has one vector of logits, mean_t(x_t) W_output + b_output. Here x_t
-      is the vector at position t after the last block and, if order is "pre", after the
-      last normalisation. The mean is taken over all positions of the sequence. W_output
-      and b_output are the weights and the bias of the output layer.
+      is the vector at position t before the output layer. The mean is taken over all
+      positions of the sequence. W_output and b_output are the weights and the bias of
+      the output layer.
 
     Args:
       vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order,

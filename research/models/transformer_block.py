@@ -50,12 +50,12 @@ def block(
     order "post": x <- LN_1(x + attention(x)), x <- LN_2(x + network(x)).
 
     The network is activation(x W_1 + b_1) W_2 + b_2 at each position. If the params
-    contain "gate", the network is (activation(x W_gate + b_gate) (x W_1 + b_1)) W_2 +
-    b_2. Here activation(x W_gate + b_gate) is multiplied by x W_1 + b_1 elementwise.
-    With the activation "silu", this gated network is SwiGLU.
+    contain "gate", the network is
+    (activation(x W_gate + b_gate) ⊙ (x W_1 + b_1)) W_2 + b_2 with the elementwise
+    product ⊙. With the activation "silu", this gated network is SwiGLU.
 
     Args:
-      params: Nested dict of arrays. Here the shape stands in place of each array:
+      params: Nested dict of arrays of these shapes:
         {"normalisation_1": {"scale": (width,), "bias": (width,)}, "attention": as in
         `attention`, "normalisation_2": as "normalisation_1", "dense_1": {"weights":
         (width, hidden), "bias": (hidden,)}, "dense_2": {"weights": (hidden, width),
@@ -65,7 +65,8 @@ def block(
       x: Inputs, shape (..., T, width).
       mask, num_heads, num_key_value_heads, angles: As in `attention`.
       order: Order of normalisation and sublayer, "pre" or "post".
-      activation: Name of the activation, a key of `ACTIVATIONS`, or a function.
+      activation: Name of the activation, a key of `ACTIVATIONS`, or an elementwise
+        function.
       normalisation: "layer" for `layer_normalisation`, or "rms" for
         `rms_normalisation`.
       dropout_rate: Dropout rate of the outputs of the two sublayers.
@@ -73,10 +74,10 @@ def block(
     Returns:
       The outputs, shape (..., T, width).
     Raises:
-      ValueError: order, activation or normalisation is unknown, or dropout_rate lies
-        outside [0, 1). Or as in `attention`.
-      TypeError: params lack an entry, or dropout_rate is not a number. Or as in
-        `attention`.
+      ValueError: As in `attention`. Or order, activation or normalisation is unknown,
+        or dropout_rate lies outside [0, 1).
+      TypeError: As in `attention`. Or params lack an entry, or dropout_rate is not a
+        number.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, sections 3.1 and 3.3.
       Shazeer, GLU variants improve Transformer, arXiv:2002.05202, eq. 6 (the gate).

@@ -21,7 +21,7 @@ def least_squares(x: Float[np.ndarray, "n d"], y: Num[np.ndarray, "n"]) -> Optim
       x: Inputs, shape (n, d), floating.
       y: Targets, shape (n,).
     Returns:
-      The optimum, computed by QR. Its params are {"weights": (d,), "intercept": ()},
+      The `Optimum`, computed by QR. Its params are {"weights": (d,), "intercept": ()},
       float64.
     Raises:
       ValueError: The data are invalid, or there are many minimisers. There are many
@@ -48,20 +48,21 @@ def ridge(
     and the intercept b. The sum is over the n rows x_i of x. scikit-learn's Ridge
     solves the same problem if alpha = n penalty.
 
-    The minimiser is the least-squares solution of n + d equations: the n equations x_i
-    w + b = y_i, and the d equations √(n penalty) w = 0. The columns of x are centred
-    first, and then the columns of this linear system are scaled to norm 1. The system
-    is solved by QR with column pivoting, followed by two steps of iterative refinement.
+    The minimiser is the least-squares solution of n + d linear equations: the n
+    equations x_i w + b = y_i, and the d equations √(n penalty) w = 0. First, the
+    columns of x are centred. Then the columns of the matrix of the n + d equations are
+    scaled to norm 1. The equations are solved by QR with column pivoting, followed by
+    two steps of iterative refinement.
 
     Args:
       x: Inputs, shape (n, d), floating.
       y: Targets, shape (n,).
       penalty: Factor of the penalty, at least 0. The intercept is not penalised.
     Returns:
-      The optimum. Its params are {"weights": (d,), "intercept": ()}, float64.
+      The `Optimum`. Its params are {"weights": (d,), "intercept": ()}, float64.
     Raises:
-      ValueError: The data or the penalty are invalid. Or there are many minimisers, as
-        in `least_squares`, because the penalty is 0 or negligibly small in float64.
+      ValueError: The data or the penalty are invalid. Or the penalty is 0, or
+        negligibly small in float64, and there are many minimisers (`least_squares`).
     References:
       Golub & Van Loan, Matrix Computations, 4th ed., sections 5.3 and 6.1.
     Example:
@@ -102,19 +103,20 @@ def curvature(
     penalty: float = 0.0,
     example_curvature: float | Float[np.ndarray, "n"] = 1.0,
 ) -> tuple[float, float]:
-    """Compute the extreme eigenvalues μ and L of the Hessian of a linear model.
+    """Compute the extreme eigenvalues μ and L of the Hessian for a linear model.
 
-    The objective is the mean loss of the n examples plus penalty/2 |w|², for the
-    weights w without the intercept. Its Hessian is 1/n Σ_i c_i z_i z_iᵀ + penalty
-    diag(0, 1, ..., 1), with z_i = (1, x_i) for the n rows x_i of x. Here c_i is the
-    second derivative of the loss of example i with respect to the output of the model.
-    The argument `example_curvature` contains these numbers. Choose them as follows:
+    The objective is the mean loss of the n examples plus penalty/2 |w|². The weights w
+    do not contain the intercept. The Hessian of the objective is
+    1/n Σ_i c_i z_i z_iᵀ + penalty diag(0, 1, ..., 1), with z_i = (1, x_i) for the n
+    rows x_i of x. Here c_i is the second derivative of the loss of example i with
+    respect to the output of the model. The argument `example_curvature` contains the
+    numbers c_i. Choose them as follows:
 
     * c_i = 1 for half the squared error. Then μ and L do not depend on the params.
     * c_i = p_i (1 - p_i) for the logistic loss, at params that predict the
       probabilities p_i.
     * c_i = 1/4 for the logistic loss, or c_i = 1/2 for softmax regression. Then L is an
-      upper bound of the Hessian's largest eigenvalue at any params.
+      upper bound of the Hessian's largest eigenvalue at all params.
 
     Args:
       x: Inputs, shape (n, d), floating.

@@ -96,9 +96,9 @@ def softmax_regression(
     The loss does not change if the same number is added to all logits x_i W + b of a
     row. Therefore the solver considers only pairs (W, b) whose sums over the classes
     are 0. If the penalty is positive, exactly one of these pairs is optimal. If the
-    penalty is 0, several of them may be optimal, or none. An error is raised if several
-    or none are optimal. If the penalty is 0 or penalise_intercept is False, pairs whose
-    sums are not 0 can be optimal too, but the solver does not return them.
+    penalty is 0, there may be several optimal pairs, or none. In both cases, an error
+    is raised. If the penalty is 0 or penalise_intercept is False, pairs whose sums are
+    not 0 can also be optimal. The solver does not return such pairs.
 
     Args:
       x: Inputs, shape (n, d), floating.

@@ -36,8 +36,8 @@ class Is(NamedTuple):
     """Requirement for `check_shape`: the value has one of the types and passes a test.
 
     Attributes:
-      kinds: Allowed types. If float is allowed, integers are allowed too.
-      test: Function value -> whether the value is valid.
+      kinds: Accepted types. If float is one of them, integers are accepted, too.
+      test: Function value -> bool, True if the value is valid.
       words: Requirement in words. An error message puts these words after "it must be".
     """
 
@@ -51,7 +51,7 @@ PERHAPS = (int, float, type(None))
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:
-    """Read a regular file that is not too large.
+    """Read a regular file that has at most `most` bytes.
 
     Args:
       path: Path of the file.
@@ -120,7 +120,7 @@ def parse_json(data: bytes) -> Any:
     Args:
       data: JSON text, as bytes.
     Returns:
-      The value, with objects as dicts and lists as lists.
+      The value. JSON objects become dicts, and JSON arrays become lists.
     Raises:
       ValueError: The text is invalid. The message gives the reason, and the position in
         the text if the position is known.
@@ -224,21 +224,21 @@ def check_shape(value: Any, shape: Any, where: str) -> None:
 
     A shape describes the required structure of the value. It has one of these forms:
 
-    - a type or a tuple of types: the value has this type or one of these types (True
-      and False are not accepted as numbers);
-    - [shape]: a list in which every item has this shape;
-    - {name: shape}: an object with these entries; other entries are allowed. If a name
-      ends in "?", the entry with the name before the "?" may be missing;
-    - {str: shape}: an object in which every entry has this shape;
-    - an `Is`: a type with an additional test.
+    - a type or a tuple of types: the value has this type or one of these types. True
+      and False do not count as numbers.
+    - [shape]: a list in which every item has this shape.
+    - {name: shape}: a dict with at least these entries. A "?" at the end of a name
+      means that the entry may be missing: {"seed?": int} accepts {} and {"seed": 1}.
+    - {str: shape}: a dict in which every entry has this shape.
+    - an `Is`: one or several types with an additional test.
 
     Args:
       value: Value, such as a result of `parse_json`.
       shape: Required shape.
       where: Name of the value, for messages.
     Raises:
-      ValueError: The value has another shape. The message names the wrong entry and
-        shows it.
+      ValueError: The value has another shape. The message names the wrong entry, and
+        shows the value of this entry.
     Example:
       >>> check_shape(
       ...     {"seed": 1, "rates": [0.1, "fast"]},

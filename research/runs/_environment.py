@@ -48,9 +48,9 @@ def environment(
 ) -> dict[str, Any]:
     """Describe the environment of a run as JSON values.
 
-    The description contains no date, host name, path or address. The function lists the
-    devices and therefore starts JAX's backend. `backend.configure` must be called
-    before the backend starts, so call it before this function.
+    The description contains no date, host name, path or address. To list the devices,
+    the function starts JAX's backend. If you use `backend.configure`, call
+    `backend.configure` before this function.
 
     Args:
       width: Number of runs that one compiled program computes together. The bits of
@@ -68,13 +68,13 @@ def environment(
       `x64` and `matmul_precision`: settings of JAX.
       `devices`: kind, platform and number of devices.
       `lane_width`: the argument `width`.
-      `portable`: the packages whose results have the same bits on all processors:
-        "JAX", or "JAX, NumPy and SciPy". None without
+      `portable`: the packages whose results have the same bits on every x86-64
+        processor with AVX2 and FMA: "JAX", or "JAX, NumPy and SciPy". None without
         `backend.configure(portable=True)`.
       `code`: SHA-256 of the Python files of this package and of the files in the
         argument `code`.
-      `git`: the commit, and whether files differ from the commit. None outside a
-        repository of this project.
+      `git`: the commit, and whether files differ from the commit. None if this package
+        does not lie in a clone of its repository.
     Example:
       >>> environment(width=32)["lane_width"]
       32
@@ -223,9 +223,8 @@ def _commit(git: dict[str, Any] | None) -> str:
 def code_digest(files: Sequence[str | Path] = ()) -> str:
     """Return the SHA-256 of this package's Python files and of the given files.
 
-    The digest also depends on the path of each package file inside the package, and on
-    the name of each given file. The line endings of Windows and Unix give the same
-    digest.
+    The digest also depends on the relative path of each file in the package, and on the
+    name of each given file. Line endings of Windows and of Unix give the same digest.
     """
     check_sequence("files", files, "paths", (str, Path))
     digest = hashlib.sha256()

@@ -47,12 +47,12 @@ class Agreement(NamedTuple):
       rounded: Differences that are as small as rounding errors. Values with such a
         difference agree to the printed digits, as `hold` defines these words.
       within: Larger differences that count as agreement. Either the values are
-        estimates (numbers with intervals), and their intervals overlap. Or both values
-        lie within limits that the experiment states. `hold` defines these kinds of
+        estimates (numbers with intervals) whose intervals overlap, or both values lie
+        within limits that the experiment states. `hold` defines these kinds of
         agreement.
-      chosen: Differences that are reported but not judged. The experiment declares the
-        values that are not judged. These values depend on single trainings or on the
-        installed packages.
+      chosen: Differences that are reported but not judged. The experiment names the
+        values that are not judged, for example because they depend on a single training
+        or on the installed packages.
       other_values: Differences between values that do not agree.
       hashes: Number of compared hashes of arrays.
       other_hashes: Names of the hashes that differ.
@@ -104,21 +104,21 @@ def hold_against(
 ) -> Agreement:
     """Compare the finished run at `path` with a reference of the same config.
 
-    A reference is a dict with the main results of an earlier run. The result lists the
-    values that differ. `hold` defines when two values agree.
+    A reference is a dict with the main results of an earlier run. The returned
+    `Agreement` lists the values that differ. `hold` defines when two values agree.
 
-    In the table of a reference, floats are rounded to four digits. A float of the run,
-    such as 1.2345, may lie halfway between two such numbers, here 1.234 and 1.235. It
-    then counts as equal to both of them. "Halfway" allows a relative error of 1e-6.
+    In the table of a reference, floats are rounded to four digits. A float of the run
+    may lie halfway between two rounded floats, up to a relative error of 1e-6. The
+    float then counts as equal to both. For example, 1.2345 equals 1.234 and 1.235.
 
     Args:
       reference: Reference, from `read_reference`.
       path: Folder of the run.
-      varies: Values that are not reproducible. The dict maps the name of a column of
-        the table, or of a number, to limits (low, high) or to None. With limits, two
-        different values agree if both lie between the limits. With None, a difference
-        is reported but not judged. If `varies` itself is None, there are no such
-        values.
+      varies: Values that are not reproducible. The dict maps a name to limits (low,
+        high) or to None. The name is that of a number, or of a column of the table.
+        With limits, two different values agree if both lie between the limits. With
+        None, a difference is reported but not judged. Without the argument `varies`,
+        all values count as reproducible.
       left_out: Names of the data that were missing in the run. If there are any names,
         the values and hashes that exist only in `reference` do not count as
         differences.

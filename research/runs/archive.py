@@ -56,10 +56,11 @@ class Contents(NamedTuple):
 def pack(run: str | Path, target: str | Path) -> Path:
     """Write a finished run as one .zip file.
 
-    The .zip file contains manifest.json, result.json, arrays.npz, report.html if the
-    run has one, and SHA256SUMS, which lists the digests of the other files. The same
-    run always gives the same bytes, because the files are stored uncompressed, in this
-    order and with a fixed date. The report is for people: this package never reads it.
+    The .zip file contains manifest.json, result.json, arrays.npz, report.html (if the
+    run has a report) and SHA256SUMS. SHA256SUMS lists the digests of the other files.
+    The files are stored uncompressed, in this order and with a fixed date. Therefore
+    the same run always gives the same bytes. The report is for people: this package
+    checks only its digest.
 
     Args:
       run: Run folder.

@@ -51,22 +51,22 @@ def checkpoints_in(
     A checkpoint stores the progress of a long computation, to resume it later. It has
     the functions `save`, `load` and `due`. Each checkpoint has its own folder. Each
     save writes <number>.npz with the arrays and <number>.json with the other values.
-    The JSON file is written last and contains a digest of the arrays and the values, so
-    an interrupted save is recognised and ignored. Each save gets the next number, and
-    the previous save is kept. If the last save is damaged, `load` returns the previous
-    save and gives a warning.
+    The JSON file is written last, and contains a digest of the arrays and the values.
+    Therefore an interrupted save is recognised and ignored. Each save gets the next
+    number. The last two saves stay in the folder. If the last save is damaged, `load`
+    returns the previous save and gives a warning.
 
     A checkpoint "x/y" is a part of the checkpoint "x". When "x" is saved, all parts of
     "x" are deleted.
 
     Args:
       folder: Folder of all checkpoints. The first save creates the folder.
-      seconds_between: Number of seconds after which the next save is due. When a save
-        is due, the function `due` of each checkpoint returns True. The seconds are
-        counted from the call of `checkpoints_in`. After each save of any checkpoint,
-        they are counted from the end of this save. If 20 times the duration of the last
-        save is longer than `seconds_between`, the next save is due after this longer
-        time. With math.inf, no save is ever due.
+      seconds_between: Number of seconds until the next save is due. When a save is due,
+        the function `due` of each checkpoint returns True. The seconds are counted from
+        the end of the last save of any checkpoint, or from the call of `checkpoints_in`
+        if nothing was saved since. If the last save took d seconds, and 20 d is more
+        than `seconds_between`, the next save is due after 20 d seconds. With math.inf,
+        no save is ever due.
     Returns:
       Function from a name to the Checkpoint with this name. A name may contain any
       characters. The character "/" separates the name of a part from the name of the
@@ -124,7 +124,7 @@ def checkpoints_in(
 def remembered(
     checkpoints: Checkpoints, name: str, compute: Callable[[Checkpoints], Saved]
 ) -> Saved:
-    """Load a result from its checkpoint, or compute it and save the checkpoint.
+    """Load a result from its checkpoint, or compute the result and save it there.
 
     A result that was saved is not computed again, even if the run was interrupted and
     resumed in between.
@@ -132,12 +132,12 @@ def remembered(
     Args:
       checkpoints: Function from a name to the Checkpoint with this name.
       name: Name of the checkpoint of the result.
-      compute: Function (checkpoints) -> Saved, which computes the result. `compute` may
-        save parts of the result in checkpoints of their own. Its argument is therefore
-        a function from the name of a part to the Checkpoint of this part. The
+      compute: Function parts -> `Saved` that computes the result. Its argument `parts`
+        is a function from the name of a part of the result to the Checkpoint of this
+        part. `compute` may save parts of the result in these checkpoints. The
         checkpoints of the parts are deleted when the whole result is saved.
     Returns:
-      The result.
+      The result, a `research.types.Saved` with arrays and JSON values.
     Example:
       >>> import tempfile
       >>> checkpoints = checkpoints_in(tempfile.mkdtemp())

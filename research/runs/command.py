@@ -24,7 +24,7 @@ def command_line(experiment: str, config: Any, program: str = "") -> str:
       experiment: Name of the experiment.
       config: Settings of the run: an instance of a dataclass, or a mapping. A mapping
         has no defaults, so all its fields are written. The values are numbers, strings,
-        None, booleans, or tuples and lists of these.
+        None, booleans, or tuples and lists of such values.
       program: Command that starts the experiment. "" means `python` with the file
         experiments/<experiment>.py.
     Raises:

@@ -45,8 +45,8 @@ class Comparison(NamedTuple):
       arrays, numbers: How many arrays and how many numbers were compared. Times are not
         compared.
       other_arrays: One `Difference` for each array that differs. The `Difference`
-        describes the entry with the largest relative difference.
-      other_numbers: One difference for each number that differs.
+        describes the entry whose relative difference is the largest in the array.
+      other_numbers: One `Difference` for each number that differs.
       causes: Differences between the environments of the two runs, the most likely
         cause first.
     """
@@ -79,9 +79,9 @@ def compare(
         differences between the environments.
     Returns:
       The `Comparison`. Its field `other_arrays` has one `Difference` for each array
-      that differs. The `Difference` describes the entry with the largest relative
-      difference: `place` names this entry, and `size` is the absolute difference of its
-      two values.
+      that differs. The `Difference` describes the entry whose relative difference is
+      the largest in the array: `place` names this entry, and `size` is the absolute
+      difference of the two values of the entry.
     Raises:
       TypeError, ValueError: The results are not valid, or there are not two
         environments.

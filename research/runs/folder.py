@@ -50,13 +50,13 @@ ROOT = Path(__file__).parents[2]  # Contains the folder `experiments` in a clone
 
 
 class Run(NamedTuple):
-    """A run of an experiment, and its folder, as `open_run` returns them.
+    """A run of an experiment with its folder, as `open_run` returns it.
 
     Attributes:
       path: The folder, <results>/<experiment>/<id>.
       id: Id of the run, from `run_id`.
       experiment: Name of the experiment.
-      config: Config of the run, as passed to `open_run`.
+      config: Config (settings) of the run, as passed to `open_run`.
       finished: Whether the folder contains a complete result. `load_result(path)` loads
         the result.
       resumed: Whether this run continues from checkpoints of an earlier process.
@@ -84,7 +84,7 @@ def run_id(experiment: str, config: Any) -> str:
     """Return the id of a run: 12 hexadecimal digits of a hash of experiment and config.
 
     The hash is SHA-256. The id does not depend on the time, on a path, or on the order
-    of the config's fields. 1, 1.0 and True are three different values.
+    of the config's fields. In a config, 1, 1.0 and True are three different values.
 
     Args:
       experiment: Name of the experiment. It is also the name of a folder, so only
@@ -92,7 +92,7 @@ def run_id(experiment: str, config: Any) -> str:
       config: Dataclass or mapping. Each of its values is a number, a string, a boolean
         or None, or a tuple, list, mapping or dataclass of such values.
     Raises:
-      ValueError: The experiment's name cannot name a folder.
+      ValueError: The name of the experiment contains another character, or is empty.
       TypeError: The config contains a value of another type. The message names the
         field.
     Example:
@@ -138,21 +138,20 @@ def open_run(
 
     - If the folder has a complete result, the folder is left unchanged, and the
       returned run is finished.
-    - If the folder has only checkpoints, the run continues from them. This requires
-      that code, versions, processor and settings are the same as before, because the
-      bits of the result depend on them. If one of these has changed, the checkpoints
-      are deleted with a warning.
+    - If the folder has only checkpoints, the run continues from the checkpoints. But if
+      the code, a version, the processor or a setting has changed, the result could have
+      other bits. Then the checkpoints are deleted with a warning.
     - If the folder has neither a result nor usable checkpoints, the run starts from the
       beginning.
 
     With `fresh`, the run always starts from the beginning, and checkpoints are deleted.
     The files of an earlier result stay in the folder until `finish` replaces them, but
-    they do not count as a result any more.
+    they no longer count as a result.
 
-    If the returned run is not finished, this function writes the run's manifest to the
-    folder. The manifest lists the devices, so the function starts JAX's backend.
-    `backend.configure` must be called before the backend starts, so call it before this
-    function.
+    If the returned run is not finished, this function writes the file manifest.json to
+    the folder. This manifest describes the run and the devices. To list the devices,
+    the function starts JAX's backend. If you use `backend.configure`, call
+    `backend.configure` before this function.
 
     Args:
       experiment, config: Name of the experiment and config of the run, as in `run_id`.
@@ -161,10 +160,10 @@ def open_run(
       fresh: If True, start from the beginning, even if the folder has checkpoints or a
         result.
       width: Number of runs that one compiled program computes together. The bits of
-        each run depend on this number, so it is written to the manifest. None means
+        each run depend on this number, so the manifest contains this number. None means
         that each run is computed alone.
       code: Files of the experiment itself, which lie outside this package. The manifest
-        has one digest of these files and of the files of this package.
+        has one common digest of these files and the Python files of this package.
       command: Command that reproduces the run. None means the command line of the
         experiment with this config.
     Raises:
@@ -263,13 +262,13 @@ def append_metrics(run: Run, **values: Any) -> None:
 def finish(run: Run, result: Result, **facts: Any) -> Run:
     """Save the result of a run and release the folder's lock.
 
-    The function first writes the trained models to the folder `models`. Each model has
-    a .safetensors file. If the metrics of its steps are known, a .csv file has these
-    metrics. The function then writes arrays.npz, result.json, and the manifest. The
-    manifest contains the digests of arrays.npz and result.json, and the status
-    "finished". If the function is interrupted before it has written the manifest, the
-    run remains unfinished, and no file is incomplete. Checkpoints are deleted at the
-    end.
+    The function first writes the trained models to the folder `models`. Each model
+    becomes a .safetensors file. The metrics of its steps become a .csv file if they are
+    known. The function then writes arrays.npz, result.json and, as the last file, the
+    manifest. The manifest contains the digests of arrays.npz and result.json, and the
+    status "finished". If the function is interrupted before it has written the
+    manifest, the run remains unfinished, and no file is incomplete. Checkpoints are
+    deleted at the end.
 
     Args:
       run: An open run.
@@ -282,7 +281,7 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
       OSError: A file cannot be written. The message gives the reason and the files that
         remain.
       ValueError, TypeError: The manifest of the run cannot be read, or the result is
-        not valid.
+        not valid or too large.
     """
     check_instance(
         "run", run, Run, "Open one by research.runs.open_run(experiment, config)."
@@ -321,7 +320,7 @@ def _write_models(folder: Path, models: Mapping[str, TrainedModel]) -> None:
 
 
 def model_file(path: str | Path, name: str) -> Path:
-    """Return the file with the weights of a model that a finished run has saved.
+    """Return the path of the weights of a model that a finished run has saved.
 
     Args:
       path: Run folder.

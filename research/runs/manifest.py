@@ -36,9 +36,9 @@ SHAPE = ORIGIN | {"experiment": str, "id": str, "status": str, "digests?": {str:
 def read_manifest(path: str | Path) -> dict[str, Any]:
     """Read the manifest of a run folder.
 
-    The manifest is the file manifest.json. The result is its content, a dict with the
-    experiment, the id, the config, the environment and the status of the run, and the
-    command that reproduces the run. `path` is the path of the folder.
+    The manifest is the file manifest.json. The result is the content of this file: a
+    dict with the experiment, the id, the config, the environment and the status of the
+    run, and the command that reproduces the run. `path` is the path of the folder.
 
     Raises:
       ValueError: The manifest is missing, cannot be read, or is not a manifest of a

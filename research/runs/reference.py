@@ -38,9 +38,9 @@ SHAPE = {
 def keep(path: str | Path, folder: str | Path) -> Path:
     """Write the reference of a run to <folder>/<experiment>.json.
 
-    A reference is a small file with the main results of a run. `reference_of` describes
-    its contents. Later runs are compared with the reference. <experiment> is the name
-    of the experiment.
+    A reference is a small file with the main results of a run, with which later runs
+    are compared. `reference_of` describes the parts of a reference. <experiment> is the
+    name of the experiment.
 
     Args:
       path: Folder of a finished run.
@@ -48,7 +48,7 @@ def keep(path: str | Path, folder: str | Path) -> Path:
     Returns:
       Path of the written file.
     Raises:
-      ValueError: The run is not finished, cannot become a reference (see
+      ValueError: The run is not finished, the run cannot become a reference (see
         `reference_of`), or the reference would be larger than 20 kB.
       OSError: The file cannot be written.
     """
@@ -71,8 +71,8 @@ def reference_of(
 ) -> dict[str, Any]:
     """Return the reference of a finished run, as a dict.
 
-    A reference contains the main results of a run. `keep` writes it to a file, and
-    later runs are compared with it. It has the following parts:
+    A reference contains the main results of a run. `keep` writes a reference to a file,
+    and later runs are compared with the reference. A reference has these parts:
 
     - From the run's manifest: experiment, id, config, command, environment and facts
       (such as the duration).
@@ -80,19 +80,20 @@ def reference_of(
       rounded to four significant digits.
     - Those entries of the result's `numbers` that are a number, a string, None, or a
       list of at most 20 numbers or strings.
-    - The dict `intervals` of the result's `numbers`, if there is one. It maps the name
-      of a number to its interval (low, high).
+    - The dict `intervals` of the result's `numbers`, if there is one. This dict maps
+      the name of a number to its interval (low, high).
     - Instead of the arrays, hashes of 16 hexadecimal digits. Arrays whose names are
-      equal up to the last "/" were computed by the same program, and have one common
-      hash. Arrays with "seconds" in their name are times, which are not hashed.
+      equal up to the last "/", such as "adam/loss" and "adam/norm", are computed by the
+      same program. These arrays have one common hash. Arrays with "seconds" in their
+      name are times, which are not hashed.
 
     Args:
       path: Folder of the run.
       like: Reference with which the result will be compared, or None. A float of the
-        table, such as 1.2345, may lie halfway between two numbers of four digits, here
-        1.234 and 1.235. "Halfway" allows a relative error of 1e-6. If `like` has one of
-        these two numbers at the same place of its table, the float is rounded to this
-        number. Otherwise a rounding error decides between the two.
+        table may lie halfway between two numbers of four digits, up to a relative error
+        of 1e-6. If `like` has one of the two numbers at the same place of its table,
+        the float is rounded to this number. For example, 1.2345 becomes 1.235 if `like`
+        has 1.235. Without such a number in `like`, a rounding error decides.
     Raises:
       ValueError: The run is not finished, its result has no table, or its manifest
         lacks the entry `command` or the entry `facts`.

@@ -35,11 +35,11 @@ class Table(NamedTuple):
     """Table of a result: a title, columns, rows, and a note.
 
     Attributes:
-      title: Title of the table. It says what the rows are.
+      title: Title of the table, which says what the rows are.
       columns: Heading of each column.
       rows: One tuple for each row, as long as `columns`. The entry None means that a
-        target was not reached, and is shown as "not reached". If a column does not
-        apply to a row, the entry is a dash, which the function `dashed` puts there.
+        target was not reached. Pages show None as "not reached". The entry is a dash if
+        the column does not apply to the row (see `dashed`).
       note: Sentence that is printed below the table.
     """
 
@@ -77,9 +77,9 @@ class TrainedModel(NamedTuple):
       steps: Metrics of every step, for `write_step_metrics`: arrays by name, each of
         shape (num_epochs, num_batches). The mapping is empty if the metrics are
         unknown.
-      evaluations: Values that were measured before the first and after every epoch:
-        arrays by name, each of shape (num_epochs + 1,). The mapping is empty if there
-        are no evaluations.
+      evaluations: Values that were measured before the first epoch and after every
+        epoch: arrays by name, each of shape (num_epochs + 1,). The mapping is empty if
+        there are no evaluations.
     """
 
     params: Params
@@ -255,7 +255,7 @@ def hash_arrays(*arrays: Any) -> str:
     The hash depends on the order of the arrays.
 
     Args:
-      arrays: NumPy or JAX arrays of numbers. For a random key, give
+      arrays: NumPy or JAX arrays of numbers. Instead of a random key, pass
         `jax.random.key_data(key)`.
     Raises:
       TypeError: An array holds Python objects.

@@ -22,8 +22,8 @@ def write_step_metrics(
 ) -> None:
     """Write the metrics of every step of a training as CSV or as JSON lines.
 
-    There is one row for each step. Its values belong to the parameters from which the
-    step starts:
+    There is one row for each step. The values in the row belong to the parameters from
+    which the step starts:
 
     - `step` and `epoch`: the numbers of steps and epochs that are finished before this
       step.
@@ -34,8 +34,8 @@ def write_step_metrics(
     but no metrics of a step.
 
     If a value was not measured, its field in a .csv file is empty, and its name is
-    missing in a .jsonl file. NaN is written as {"$float": "nan"} in a .jsonl file,
-    because JSON has no NaN.
+    missing in a .jsonl file. A .jsonl file has {"$float": "nan"} in place of NaN, and
+    {"$float": "inf"} in place of ∞, because JSON has no such numbers.
 
     Args:
       path: Path of the file, which ends in .csv or .jsonl.

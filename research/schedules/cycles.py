@@ -16,7 +16,7 @@ def one_cycle(
     initial_divisor: Scalar = 25.0,
     final_divisor: Scalar = 1e4,
 ) -> Schedule:
-    """Build a one-cycle schedule, which rises along half a cosine and then falls.
+    """Build a one-cycle schedule, which rises and then falls, each along half a cosine.
 
     η_t = η_0 + ½ (peak - η_0) · (1 - cos(π t / p)) for t < p,
     η_t = η_T + ½ (peak - η_T) · (1 + cos(π (t - p) / (T - p))) for p <= t < T,
@@ -29,10 +29,10 @@ def one_cycle(
     In the paper of Smith and Topin, the rate rises and falls along straight lines, and
     momentum is lowered while the rate rises. For straight lines, `join` a
     `linear_warmup` and a `polynomial`. The cosines and the default values are those of
-    fastai, optax and PyTorch. optax.cosine_onecycle_schedule(T, peak, φ, ...) is the
-    same schedule, except that optax rounds p down to an integer. PyTorch's
-    OneCycleLR(total_steps=N, pct_start=c) reaches its final rate at step N - 1, its
-    last step. OneCycleLR equals the schedule here with num_steps = N - 1 and
+    optax and PyTorch. optax.cosine_onecycle_schedule(T, peak, φ, ...) is the same
+    schedule, except that optax rounds p down to an integer. PyTorch's
+    OneCycleLR(total_steps=N, pct_start=c) reaches its final rate at its last step,
+    N - 1. OneCycleLR equals the schedule here with num_steps = N - 1 and
     φ = (c N - 1) / (N - 1).
 
     Args:
@@ -99,14 +99,14 @@ def warm_restarts(
 
     PyTorch's CosineAnnealingWarmRestarts(T_0, T_mult=m, eta_min=final) is the same
     schedule. If PyTorch's method `step` gets an epoch, the method computes i from a
-    logarithm. Because of a rounding error, this i is too small at the fifth restart for
-    T_0 = m = 3. The schedule here corrects such errors. In optax.sgdr_schedule, the
-    user lists all periods one by one.
+    logarithm. Because of a rounding error, this i can be too small, for example at the
+    fifth restart for T_0 = m = 3. The schedule here corrects such errors. In
+    optax.sgdr_schedule, the user lists all periods one by one.
 
-    Float32 rounds integers above 2^24. So in float32, if mⁱ is above 2^24, the rate at
-    the first step of period i may be `final` instead of `initial`. In float32, the step
-    t itself is also rounded if it is above 2^24. In JAX's 64-bit mode, the schedule
-    computes in float64, and the first step of each period is right for all t < 2^31.
+    Without JAX's 64-bit mode, the schedule computes in float32, which rounds integers
+    above 2^24. If mⁱ is above 2^24, the rate at the first step of period i may then be
+    `final` instead of `initial`. A step t above 2^24 is also rounded. In 64-bit mode,
+    the rate at the first step of each period is right for all t < 2^31.
 
     Args:
       initial: Rate at the start of each period, at least 0.

@@ -39,8 +39,7 @@ def step(initial: Scalar, factor: Scalar, every: Integer) -> Schedule:
 
     Args:
       initial: Rate at t = 0, at least 0.
-      factor: Factor by which the rate is multiplied at each drop, positive, usually
-        0.1.
+      factor: Positive factor by which the rate is multiplied at each drop, usually 0.1.
       every: Number of steps between two drops, a positive integer.
     Returns:
       Function t -> η_t, the learning rate at step t = 0, 1, ...
@@ -67,10 +66,10 @@ def exponential(initial: Scalar, factor: Scalar, timescale: Scalar = 1.0) -> Sch
 
     Args:
       initial: Rate at t = 0, at least 0.
-      factor: Factor by which the rate is multiplied in `timescale` steps, positive. If
+      factor: Positive factor by which the rate is multiplied in `timescale` steps. If
         the factor is above 1, the rate grows.
-      timescale: Number of steps in which the rate is multiplied by `factor` once,
-        positive.
+      timescale: Positive number of steps in which the rate is multiplied by `factor`
+        once.
     Returns:
       Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
@@ -173,7 +172,7 @@ def inverse_square_root(initial: Scalar, timescale: Scalar = 1.0) -> Schedule:
 
     Args:
       initial: Rate at t = 0, at least 0.
-      timescale: Number of steps after which the rate is initial / √2, positive.
+      timescale: Positive number of steps after which the rate is initial / √2.
     Returns:
       Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
@@ -200,7 +199,7 @@ def inverse_time(initial: Scalar, timescale: Scalar = 1.0) -> Schedule:
 
     Args:
       initial: Rate at t = 0, at least 0.
-      timescale: Number of steps after which the rate is initial / 2, positive.
+      timescale: Positive number of steps after which the rate is initial / 2.
     Returns:
       Function t -> η_t, the learning rate at step t = 0, 1, ...
     Raises:

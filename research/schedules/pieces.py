@@ -47,10 +47,11 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     The rate is η_t = schedules[i](t - b_i) for b_i <= t < b_(i+1), where b_0 = 0 and
     b_1, b_2, ... are the boundaries. The last schedule has no end.
 
-    optax.join_schedules also evaluates the later schedules at negative counts, where
-    for example √t is NaN. The rate of optax does not contain this NaN, but the
-    derivatives of this rate may be NaN. With jax_debug_nans, optax's schedule raises an
-    error. The function here evaluates no schedule at a negative count.
+    optax.join_schedules also evaluates the later schedules at negative steps t - b_i,
+    where for example a schedule with √(t - b_i) is NaN. The rate of optax does not
+    contain this NaN, but the derivatives of this rate may be NaN. With jax_debug_nans,
+    optax's schedule raises an error. The function here evaluates no schedule at a
+    negative step.
 
     Args:
       schedules: Sequence of k schedules, from this library or from optax.
@@ -107,7 +108,7 @@ def piecewise(
     the next boundary. The last value holds for all later steps.
 
     optax.piecewise_constant_schedule takes factors instead of rates. In optax, each
-    later rate is a multiple of the rate before, so a rate of 0 stays 0. For the
+    rate is a multiple of the previous rate, so a rate of 0 stays 0. For the
     boundaries b_1, ..., b_k and the values v_1, ..., v_k, the same schedule in optax is
     optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1,
     ...}). Both schedules apply the new rate from the boundary on. Keras'

@@ -84,7 +84,7 @@ def passes_to_target(
     p = p_a + (p_b - p_a) log(r_a / target) / log(r_a / r_b).
 
     Here r_b is the first relative gap at or below the target, measured after p_b
-    passes. r_a is the relative gap at the evaluation before, after p_a passes.
+    passes. r_a is the relative gap at the previous evaluation, after p_a passes.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0.
@@ -92,12 +92,11 @@ def passes_to_target(
         is 1.
       target: Target as a share of the initial gap, such as 1e-2.
     Returns:
-      Passes, shape (...); inf for a run that did not reach the target. If a run has a
-      NaN or infinite gap before the target, the result is also inf, because a run that
-      diverged never counts as successful. A run that starts at the target costs
-      `passes[0]`. Relative gaps below 1e-12 are rounding errors. Such a gap counts as
-      1e-12. If the target is below 1e-12, it counts as the target, so the run reaches
-      the target.
+      Passes, shape (...). The result is inf for a run that did not reach the target, or
+      whose gap was NaN or infinite before the target was reached. A run that starts at
+      the target costs `passes[0]`. Relative gaps below 1e-12 are rounding errors. The
+      interpolation therefore replaces gaps below m by m, where m is the smaller of
+      1e-12 and the target.
     Raises:
       ValueError, TypeError: The shapes do not fit, `passes` does not ascend or is not
         finite, or `target` is not a positive number.
@@ -134,10 +133,10 @@ def penalised_passes(
 
     If a run reached the target, the result is that of `passes_to_target`. If a run
     missed the target, the passes are extrapolated, as if the gap fell by the same
-    factor in each pass. The result is then L log(target) / log(r_last), but at most 10
-    B. Here L is the length of the run, `passes[-1]`, r_last is the last relative gap,
-    and B is the budget in passes. If r_last is not below 1, or if a gap of the run is
-    not finite, the result is 10 B.
+    factor in each pass. The result is then L log(target) / log(r_last), but at most
+    10 B. Here L = `passes[-1]` is the length of the run, r_last is its last relative
+    gap, and B is the budget in passes. If r_last is not below 1, or if a gap of the run
+    is not finite, the result is 10 B.
 
     Counting a failed run as 10 B is the convention of PAR10, a score from the field of
     algorithm selection. The extrapolation is not part of PAR10.
@@ -147,9 +146,9 @@ def penalised_passes(
       relative: Relative gaps, shape (..., k). Column 0 belongs to the initial point and
         is 1.
       target: Target as a share of the initial gap, below 1.
-      budget: Number of passes, at least `passes[-1]`. A run costs at most ten times
-        this number. None means `passes[-1]`. To compare rules whose runs differ in
-        length, give the same budget for all.
+      budget: Budget B in passes, at least `passes[-1]`. A run costs at most 10 B. None
+        means `passes[-1]`. To compare rules whose runs differ in length, use the same
+        budget for all rules.
     Returns:
       Passes, shape (...), finite.
     Raises:
@@ -189,10 +188,10 @@ def log_costs(
     """Return the log of each cost, where a missed target costs ten times the budget.
 
     Args:
-      costs: Passes to the target, inf for a run that missed it, shape (...). A cost
-        above the budget counts as missed. A cost below a millionth of the budget counts
-        as a millionth of it. The reason is that a run that starts at the target has the
-        cost 0, whose log is not finite.
+      costs: Passes to the target, inf for a run that missed the target, shape (...). A
+        cost above the budget counts as a missed target. A cost below 1e-6 budgets
+        counts as 1e-6 budgets, because the log of the cost 0 is not finite. (A run that
+        starts at the target has the cost 0.)
       budget: Passes after which a run was stopped.
     Returns:
       Log costs, shape (...), finite.
@@ -235,20 +234,20 @@ def search_scores(
 
     log(10 B) - 0.001 log(10 L / P).
 
-    Here B is the budget, and L is the length of the run, `passes[-1]`. P is the result
-    of `penalised_passes` for this run with budget=L: a number between L and 10 L that
-    is the smaller, the closer the run came to the target. The first term is the log
-    cost of a run that missed the target. The second term, 0.001 log(10 L / P), is
-    between 0 and 0.0023. So among the runs that missed the target, the score is lower
-    for those that came closer.
+    Here B is the budget, and L = `passes[-1]` is the length of the run. P is the result
+    of `penalised_passes` for this run with budget=L. P lies between L and 10 L, and is
+    smaller if the run came closer to the target. The first term is the log cost of a
+    run that missed the target. The second term, 0.001 log(10 L / P), is between 0 and
+    0.0023. So among the runs that missed the target, the score is lower for the runs
+    that came closer to the target.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0.
       relative: Relative gaps, shape (..., k), as for `penalised_passes`.
       target: Target as a share of the initial gap, below 1.
-      budget: Number of passes, at least `passes[-1]`. A missed target costs ten times
-        this number. None means `passes[-1]`. Scores of rules whose runs differ in
-        length are comparable only with the same budget.
+      budget: Budget B in passes, at least `passes[-1]`. A missed target costs about
+        10 B. None means `passes[-1]`. Scores of rules whose runs differ in length are
+        comparable only with the same budget.
     Returns:
       Scores, shape (...), finite.
     Raises:
@@ -275,20 +274,20 @@ def expected_running_time(
     """Return the mean number of passes to the target, if failed runs are restarted.
 
     Suppose that runs are started one after another, each with at most `budget` passes
-    over the data, until one reaches the target. The expected running time (ERT) is the
-    expected number of passes of all these runs together. To compute the ERT, the number
-    of passes of all runs in `costs` is divided by the number of runs that reach the
-    target. A run that misses the target counts with `budget` passes. If p > 0 is the
-    share of runs that reach the target, and c the mean cost of the runs that reach it,
-    the ERT is c + budget (1 - p) / p.
+    over the data, until one run reaches the target. The expected running time (ERT) is
+    the expected total number of passes of these runs. To compute the ERT, the number of
+    passes of all runs in `costs` is divided by the number of runs that reach the
+    target. A run that misses the target counts with `budget` passes. Let p > 0 be the
+    share of the runs that reach the target, and c the mean cost of these runs. Then the
+    ERT is c + budget (1 - p) / p.
 
     Args:
       costs: Passes over the data to the target for n runs, inf for a run that missed
-        the target, shape (..., n). A run whose cost is above the budget or NaN counts
-        as a run that missed it.
+        the target, shape (..., n). If a cost is NaN or above the budget, the run counts
+        as a run that missed the target.
       budget: Passes after which a run was stopped.
     Returns:
-      Expected running time in passes, shape (...); inf if no run reached the target.
+      Expected running time in passes, shape (...). inf if no run reached the target.
     Raises:
       ValueError, TypeError: There is no run, a cost is negative, or the budget is not a
         positive number.
@@ -360,16 +359,16 @@ def digits_gained(
 
     Here f_0 is the initial value of the objective f, and f* is its minimum. A pass is
     one pass over the data. The result is minus the number of decimal digits that a run
-    gained, averaged over the passes. The result is low, which is good, if the gap f -
-    f* falls early and ends low. Unlike `passes_to_target`, it needs no target. A gap
-    below 1e-12 times the initial gap counts as 1e-12 times the initial gap.
+    gained, averaged over the passes. A low result is good: the gap f - f* falls early
+    and ends low. Unlike `passes_to_target`, this function needs no target. A gap below
+    1e-12 times the initial gap counts as 1e-12 times the initial gap.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending.
       gaps: Gaps f - f*, shape (..., k); column 0 is the initial gap.
     Returns:
-      The mean by the trapezoidal rule, shape (...). It is inf if a gap is NaN or
-      infinite, or if the initial gap is not positive.
+      The mean by the trapezoidal rule, shape (...). The result is inf if a gap is NaN
+      or infinite, or if the initial gap is not positive.
     Raises:
       ValueError, TypeError: `passes` does not ascend, is not finite, has fewer than two
         entries, or does not fit the shape of `gaps`.

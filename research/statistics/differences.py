@@ -44,16 +44,16 @@ class Difference(NamedTuple):
       more_seeds: Number of additional reporting seeds that the study needs to detect a
         difference of 10 % between the costs of the chosen trials with probability 0.8
         (power). A difference is detected if the interval of the ratio excludes 1. The
-        number is 0 if the study has enough seeds. It is -1 if no number of reporting
-        seeds suffices: other tuning seeds might choose another trial, and this alone
-        makes the ratio too uncertain to detect 10 %. Then more tuning seeds help. The
-        number is also -1 if a rule did not reach the target in the study, or if only
-        one of the two rules reached the target in a bootstrap replicate (a resample of
-        the seeds). The number is an estimate from the variance in the study. With 20
-        seeds, the standard error of this variance is a third of the variance. If other
-        tuning seeds might choose another trial, a positive number is often too small:
-        in simulations with this number of additional seeds, the power was 0.6 instead
-        of 0.8.
+        number is 0 if the study has enough seeds. The number is -1 if more reporting
+        seeds cannot suffice, because the choice of the trials on the tuning seeds alone
+        makes the ratio too uncertain. Then use more tuning seeds. The number is also -1
+        if a rule did not reach the target in the study, or if only one of the two rules
+        reached the target in a bootstrap replicate (a resample of the seeds). The
+        number is estimated from the variance in the study. With 20 seeds, the standard
+        error of this variance is a third of the variance. If other tuning seeds might
+        choose another trial, a positive number is often too small. In simulations of
+        this case, studies with this number of additional seeds had the power 0.6
+        instead of 0.8.
     """
 
     ratio: float
@@ -83,17 +83,18 @@ def difference(
     to the target (`expected_running_time`), measured on the reporting seeds. The ratio
     is ERT(mine) / ERT(other).
 
-    The interval includes the uncertainty of the choice of the trials. It is a t
-    interval of the log ratio. The variance of the log ratio is the sum of two variances
-    (`variance_of`):
+    The interval of the ratio includes the uncertainty of the choice of the trials. The
+    interval is a t interval of the log ratio. The variance of the log ratio is the sum
+    of two variances (`variance_of`):
 
     - the variance over resampled tuning seeds, on which the trials are chosen again
     - the variance over resampled reporting seeds
 
-    Satterthwaite's formula gives the degrees of freedom of the sum. If only one of the
-    two rules reaches the target in some of the bootstrap replicates (resamples of the
-    seeds), the interval is instead a percentile interval of the replicates. This
-    interval is slightly expanded because the seeds are few (`log_interval`).
+    Satterthwaite's formula gives the degrees of freedom of the sum. There is one
+    exception. If only one of the two rules reaches the target in some of the bootstrap
+    replicates (resamples of the seeds), the interval is a percentile interval of the
+    replicates. This interval is slightly expanded because the seeds are few
+    (`log_interval`).
 
     The coverage of the 95 % interval was measured on simulated studies of two equal
     rules. Each rule had twelve trials, and the cost had a minimum within the search
@@ -112,19 +113,19 @@ def difference(
 
     Use at least three tuning seeds, because with two tuning seeds the coverage was only
     91 %. If half of the runs miss the target and there are many comparisons, use at
-    least twenty reporting seeds. With at most ten reporting seeds, a false difference
-    is reported too often in this case. The evidence is 210 simulated studies of two
-    equal rules. The intervals of these studies had the level 99.75 %, which is the
-    level of each interval if 20 comparisons are made. At this level, at most one of the
-    studies was expected to report a difference, but five did.
+    least twenty reporting seeds. In this case, ten or fewer reporting seeds give too
+    many false differences. The evidence is 210 simulated studies of two equal rules.
+    Their intervals had the level 99.75 %, which is the level of each interval if 20
+    comparisons are made. Five studies reported a difference, but at this level at most
+    one was expected.
 
     Args:
       mine, other: Scores of my rule and of the other rule, on the same seeds in the
         same order.
-      trials: Number of trials from which each rule chooses; None means all. Use this
-        argument to give equal budgets to rules with different numbers of trials. If a
-        number is given, the function considers every set that consists of the rule's
-        defaults (trial 0) and `trials` - 1 other trials. The rule chooses one trial
+      trials: Number of trials from which each rule chooses. None means all trials. Use
+        this argument to give equal budgets to rules with different numbers of trials.
+        If a number is given, the function considers every set that consists of the
+        rule's defaults (trial 0) and `trials` - 1 other trials. One trial is chosen
         from each set. The cost of the rule is then the mean number of passes divided by
         the mean share of runs that reach the target. Both means are over the trials
         chosen from the sets. The field `ratio` compares these costs. The field `win`,
@@ -134,13 +135,13 @@ def difference(
       comparisons: Number of comparisons that are made together. Each interval has the
         level 1 - (1 - level) / comparisons (Bonferroni). All intervals together then
         contain the true values with at least the probability `level`.
-      resamples: Number of bootstrap replicates.
+      resamples: Number of bootstrap replicates, at least 100.
       seed: Seed of the resampling.
     Returns:
       A `Difference`. Its field `more_seeds` is the number of additional reporting seeds
       that the study needs to detect a difference of 10 %. The number is 0 if the study
-      has enough seeds. It is -1 if no number suffices, or if the study cannot determine
-      the number.
+      has enough seeds. The number is -1 if no number suffices, or if the study cannot
+      determine the number.
     Raises:
       ValueError, TypeError: The rules have different numbers of seeds, there are fewer
         than two tuning or reporting seeds, an argument has the wrong type, or a number

@@ -40,16 +40,16 @@ def median_interval(
     """Return the median over the first axis with its percentile bootstrap interval.
 
     Args:
-      samples: Numbers, one row for each of m seeds, shape (m, ...). A run that did not
-        reach its target may have inf: medians of infinities are allowed.
+      samples: Numbers, one row for each of m seeds, shape (m, ...). Infinities are
+        accepted, for example inf for a run that did not reach its target.
       level: Nominal coverage, between 0 and 1. With ten seeds, the actual coverage of
         the percentile interval is slightly lower.
       resamples: Number of bootstrap resamples, at least 100.
       seed: Seed of the resampling.
     Returns:
-      The triple (median, low, high), each of shape (...). Where a sample is NaN, or the
-      median is the mean of -inf and inf, all three are NaN. With one seed, all three
-      are the median, because one seed does not show the spread.
+      The triple (median, low, high), each of shape (...). All three are NaN where a
+      sample is NaN, or where the median is the mean of -inf and inf. With one seed, all
+      three are equal to the median, because one seed does not show the spread.
     Raises:
       ValueError, TypeError: There is no sample, a sample is not a real number, or
         `level`, `resamples` or `seed` is out of its range.

@@ -23,8 +23,8 @@ def performance_profile(
     no rule reaches the target counts as failed for all rules.
 
     Args:
-      costs: Cost of each rule on each workload, positive, lower is better, shape
-        (workloads, rules). inf if a rule did not reach the target.
+      costs: Positive cost of each rule on each workload, shape (workloads, rules). A
+        lower cost is better. inf if a rule did not reach the target.
       factors: Factors, at least 1, shape (f,).
     Returns:
       Share of each rule at each factor, shape (rules, f).

@@ -20,22 +20,22 @@ TRIALS = 5  # Trial calls; the fastest one determines the number of repetitions.
 def interleaved_timing(
     calls: Sequence[Callable[[], Any]], repeats: int
 ) -> Float[np.ndarray, "repeats calls"]:
-    """Time several calls in rounds, so that other load slows them about equally.
+    """Time several calls in turn, so that other programs slow all calls about equally.
 
     Each call first runs five times, so that compilation is not measured. Then there are
     `repeats` rounds. Each round takes one sample of each call. In every second round,
     the order of the calls is reversed.
 
-    To compare two calls, divide one column of the result by the other, and take the
-    median of these ratios. Other load on the machine slows both calls about equally, so
-    this median hardly depends on the load.
+    To compare two calls, divide the column of one call by the column of the other call,
+    and take the median of these ratios. Other load on the machine slows both calls
+    about equally, so this median hardly depends on the load.
 
     Args:
       calls: Functions without arguments. If a function returns JAX arrays, the time
         until these arrays are ready is included.
       repeats: Number of samples of each call, at most a million. A sample is the mean
-        time of several executions in a row. The number of executions is chosen so that
-        they take about 2 ms together. This number is at least 1 and at most 1000.
+        time of k executions in a row. k is chosen between 1 and 1000, so that the k
+        executions take about 2 ms if possible.
     Returns:
       Seconds per call, shape (repeats, calls).
     Raises:

@@ -24,7 +24,7 @@ from research.workloads import known_optimum
 
 
 class Measured(NamedTuple):
-    """The measurement of a rule with a sampler on a workload.
+    """Result of `measure` for an update rule, a sampler and a workload.
 
     `measure` chooses the learning rate on the tuning seeds. It then trains at this rate
     on other seeds, the reporting seeds.
@@ -37,9 +37,10 @@ class Measured(NamedTuple):
         the data at each evaluation.
       timing: Seconds of one training that runs alone. None if the argument `timed` of
         `measure` was False.
-      compile_seconds: Seconds to compile the program of all runs.
+      compile_seconds: Seconds to compile `program`.
       cells: Total number of runs, including those on the tuning seeds.
-      program: Compiled program of the runs, which can be used for more runs.
+      program: Compiled program of the runs. `descent.sweep` can train more runs with
+        this program.
     """
 
     choice: Choice
@@ -73,25 +74,25 @@ def measure(
     value and f* its minimum.
 
     Args:
-      workload: Workload with a known optimum.
-      make_rule: Function learning_rate -> rule.
-      sampler: Sampler for the workload's training data.
+      workload: `Workload` (optimisation problem) with a known optimum.
+      make_rule: Function learning_rate -> update rule.
+      sampler: `Sampler`, which draws batches from the workload's training data.
       num_epochs: Number of epochs of every training.
       seeds, tuning_seeds: Reporting seeds and tuning seeds; they must be disjoint.
       ladder: Learning rates to try first, as in `choose_rate`. By default, 2^-10, 2^-9,
         ..., 1.
       width: Number of runs trained at once. None means 16 if each epoch is one step on
         the whole dataset, else 8.
-      on_chunk: Function that is called with the progress of the runs, or None. The
-        field `share` of the progress is the estimated share of the whole measurement
-        that is done.
+      on_chunk: Function that is called with a `SweepProgress` after each chunk of
+        epochs, or None. The field `share` of the progress is the estimated share of the
+        whole measurement that is done.
       checkpoints: Function from a name to the `Checkpoint` in which unfinished runs are
-        saved, as in `descent.sweep`. The names do not identify the rule and the
-        workload. So use a different folder (or other storage) for each combination of a
-        rule and a workload. By default nothing is saved.
-      timed: If True, one more training of max(1, num_epochs // 30) epochs is run and
-        timed, with no other run beside it. Pass False if other work runs at the same
-        time, and call `time_alone` later.
+        saved, as in `descent.sweep`. The names depend neither on the rule nor on the
+        workload. So use another folder (or other storage) for each pair of a rule and a
+        workload. By default nothing is saved.
+      timed: If True, `time_alone` also times one training of max(1, num_epochs // 30)
+        epochs. Pass False if other work runs on the machine at the same time, and call
+        `time_alone` later.
     Returns:
       A `Measured`: the chosen rate, the runs on the reporting seeds, and their gaps
       f - f*.

@@ -22,8 +22,8 @@ class Choice(NamedTuple):
     Attributes:
       rate: The rate with the lowest mean score.
       rates: All k rates that were tried, ascending, shape (k,).
-      scores: Score of each of the k rates on each of s seeds, shape (k, s); inf for a
-        run that diverged.
+      scores: Score of each of the k rates on each of s seeds, shape (k, s). Lower is
+        better. inf means that the run diverged.
       widened: Number of times that rates were added below the smallest or above the
         largest.
       at_edge: Whether the chosen rate is the smallest or the largest of all rates that
@@ -49,10 +49,10 @@ def choose_rate(
 
     The tuning seeds are used for this choice only, not for reported results.
 
-    The ladder is the sequence of rates to try. If its first or last rate is the best,
-    more rates are added at this end, up to six times. A rate that would be 0 or
-    infinite in floating-point arithmetic is not added. A ladder of one rate is never
-    extended.
+    The ladder is the sequence of rates to try. If its first or its last rate is the
+    best, more rates are added at this end. This is repeated up to six times. A rate
+    that would be 0 or infinite in floating-point arithmetic is not added. A ladder of
+    one rate is never extended.
 
     In the example, the smallest rate is the best three times in a row. Each time, two
     rates are added below it, so the field `widened` of the result is 3. After that, the
@@ -64,10 +64,10 @@ def choose_rate(
         that the run diverged. The score -inf is refused, because the mean of -inf and
         inf is not defined.
       ladder: Rates to try first, positive and ascending.
-      factor: Ratio between an added rate and its neighbours.
+      factor: Factor, above 1, between an added rate and the rate beside it.
       added: Number of rates that are added each time.
     Returns:
-      The choice. A rate at which a run diverges has the mean score inf. If all rates
+      The `Choice`. A rate at which a run diverges has the mean score inf. If all rates
       have the mean score inf, the smallest rate counts as the best. Otherwise, if
       several rates have the lowest mean score, the largest of them is chosen.
     Raises:

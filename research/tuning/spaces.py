@@ -70,8 +70,8 @@ def check_space(space: Space, owner: str = "") -> None:
     """Raise an error if a search space is not valid.
 
     Args:
-      space: Ranges by name. An empty space is valid: it means that the only choice of
-        hyper-parameters is the defaults.
+      space: Dict from the name of each hyper-parameter to its `Range`. An empty dict is
+        valid, for a rule without hyper-parameters to search.
       owner: Name of the rule, for error messages.
     Raises:
       TypeError: The space is not a mapping, a range is not a `Range`, or an end or a
@@ -422,13 +422,14 @@ def _value(
 
 
 def parse_range(text: str) -> Range:
-    """Parse a range of a command line, such as "1e-4..10" or "0.5..0.999 one_minus".
+    """Parse the text of a range, such as "1e-4..10" or "0.5..0.999 one_minus".
 
-    The text is the range of a hyper-parameter. It consists of the two ends, the scale
-    and a default value, as in "1e-4..10 log default=0.1". The scale and the default
-    value may be left out. The scale is log, linear, or one_minus, which is logarithmic
-    in 1 - value. If the text has no scale, the scale is log. This function does not
-    check the ends and the scale. `check_space` checks them.
+    The text gives the range of a hyper-parameter, for example on a command line. It
+    consists of the two ends, the scale and a default value, as in "1e-4..10 log
+    default=0.1". The scale and the default value may be left out. The scale is log,
+    linear, or one_minus, which is logarithmic in 1 - value. If the text has no scale,
+    the scale is log. This function checks only the syntax. `check_space` checks the
+    ends, the scale and the default value.
 
     Raises:
       ValueError: The text does not have this syntax.
@@ -454,7 +455,7 @@ def parse_range(text: str) -> Range:
 
 
 def range_text(range_: Range) -> str:
-    """Return a range as text; `parse_range` turns this text back into the range.
+    """Return a range as text, from which `parse_range` recovers the range.
 
     Example:
       >>> range_text(Range(1e-4, 10.0, "log", 0.1))
@@ -468,10 +469,11 @@ def range_text(range_: Range) -> str:
 
 
 def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
-    """Parse search spaces of a command line, such as "mine.learning_rate=1e-4..10".
+    """Parse the texts of search spaces, such as "mine.learning_rate=1e-4..10".
 
-    Each text has the form rule.name=range. It gives the range of one hyper-parameter of
-    one rule, in the syntax of `parse_range`.
+    Each text in `words`, for example from a command line, has the form rule.name=range.
+    Here name is a hyper-parameter of the rule, and range has the syntax of
+    `parse_range`.
 
     Returns:
       A dict {rule: {name: Range}} in which every range is valid.

@@ -26,18 +26,18 @@ TIMED_CALLS = 5
 
 
 class Timing(NamedTuple):
-    """Seconds of one training while no other training runs.
+    """Times of one training, in seconds, while no other training runs.
 
-    A call of the compiled program runs the training once. After a first call, five more
-    calls follow. The seconds of each of these five calls are divided by the number of
-    epochs, which gives five quotients. All fields are floats.
+    Each call of the compiled program runs the training once. After a first call, five
+    more calls follow. The time per epoch of a call is its seconds divided by the number
+    of epochs. All fields are floats.
 
     Attributes:
       compile_seconds: Seconds of the compilation.
       first_call_seconds: Seconds of the first call.
-      seconds_per_epoch: Median of the five quotients.
-      fastest_seconds_per_epoch: Least of the five quotients.
-      slowest_seconds_per_epoch: Largest of the five quotients.
+      seconds_per_epoch: Median of the times per epoch of the five later calls.
+      fastest_seconds_per_epoch: Smallest of these five times per epoch.
+      slowest_seconds_per_epoch: Largest of these five times per epoch.
     """
 
     compile_seconds: float
@@ -56,8 +56,8 @@ class TrainingAlone(NamedTuple):
       call: Function without arguments that runs the training once, and returns when the
         training has ended.
       num_epochs: Number of epochs of one call.
-      compile_seconds: Seconds to compile the training. They are fewer if this process
-        has compiled an equal training before.
+      compile_seconds: Seconds to compile the training. The number is smaller if this
+        process has already compiled the same program.
     """
 
     call: Callable[[], Any]
@@ -94,17 +94,17 @@ def time_alone(
 ) -> Timing:
     """Time one training that runs alone, without evaluations between its steps.
 
-    The timed program computes no other training. It computes only the steps of the
-    training, and does not evaluate the objective to measure progress.
+    The timed program computes only the steps of this training. It does not evaluate the
+    objective to measure progress.
 
     Args:
-      workload: Workload to train.
+      workload: `Workload` (optimisation problem) to train on.
       make_rule: Function that makes the update rule from the hyperparameters.
-      sampler: Sampler for the training data of the workload.
-      hyperparameters: Arguments of `make_rule`, by name; finite numbers.
+      sampler: `Sampler`, which draws batches from the training data of the workload.
+      hyperparameters: Dict from names of arguments of `make_rule` to finite numbers.
       num_epochs: Number of epochs in each timed call.
     Returns:
-      The timing. Its `seconds_per_epoch` is the median of five calls that follow a
+      The `Timing`. Its `seconds_per_epoch` is the median of five calls that follow a
       first call.
     Raises:
       ValueError, TypeError: An argument is not valid.
@@ -123,16 +123,16 @@ def compile_alone(
 ) -> TrainingAlone:
     """Compile one training that runs alone, without evaluations between its steps.
 
-    The compiled program computes no other training. It computes only the steps of the
-    training, and does not evaluate the objective to measure progress. Use this function
-    instead of `time_alone` to compile several trainings at the same time, in threads,
-    and to time them later, one after another.
+    The compiled program computes only the steps of this training. It does not evaluate
+    the objective to measure progress. Use this function instead of `time_alone` to
+    compile several trainings at the same time, in threads, and to time them later, one
+    after another.
 
     Args:
-      workload: Workload to train.
+      workload: `Workload` (optimisation problem) to train on.
       make_rule: Function that makes the update rule from the hyperparameters.
-      sampler: Sampler for the training data of the workload.
-      hyperparameters: Arguments of `make_rule`, by name; finite numbers.
+      sampler: `Sampler`, which draws batches from the training data of the workload.
+      hyperparameters: Dict from names of arguments of `make_rule` to finite numbers.
       num_epochs: Number of epochs of the training.
     Returns:
       The compiled training. Its method `time` runs the training six times, and returns

@@ -213,7 +213,7 @@ ALIASES = {alias: name for name, entry in RULE_TABLE.items() for alias in entry.
 
 
 def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
-    """Return the constructor of the rule with a given name.
+    """Return the constructor of the update rule with a given name.
 
     Args:
       name: Name of a rule that needs only a learning rate, such as "adam". The names

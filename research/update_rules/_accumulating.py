@@ -82,9 +82,9 @@ def adagrad(
     default s_0 = 0.1, and by about η with s_0 = 0.
 
     Use it for sparse features. The param of such a feature has the gradient 0 in most
-    steps, so s_t stays small, and the param takes long steps when the feature occurs.
-    If the gradient entries keep their size, the steps shrink like 1/√t. Such a decrease
-    suits convex problems, but is often too fast for networks.
+    steps. Its s_t stays small, so its steps are long when the feature occurs. If the
+    gradient entries keep their size, the steps shrink like 1/√t. Such a decrease suits
+    convex problems, but is often too fast for networks.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -178,9 +178,8 @@ def adadelta(
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
         schedule (number of earlier steps -> η).
       rho: Decay ρ in [0, 1); may be traced.
-      eps: Constant ε, at least 0; may be traced. If ε = 0 and the first gradient of an
-        entry is 0, the entry becomes NaN. If ε = 0 and this gradient is not 0, the
-        entry never moves.
+      eps: Constant ε, at least 0; may be traced. With ε = 0, an entry becomes NaN if
+        its first gradient is 0, and never moves if its first gradient is not 0.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
@@ -279,10 +278,9 @@ def rmsprop(
 
     g_t is the gradient, v_t the moving average of its squares, u_t the update and η_t
     the learning rate at step t. With eps_in_sqrt=False the denominator is √v_t + ε.
-    With bias_correction=True, v_t / (1 - β^t) replaces v_t. Suppose that there is no
-    bias correction, that v_0 = 0, and that ε is negligible in the denominator. The
-    first step then moves each entry by about η / √(1 - β). For β = 0.9, this length is
-    3.2 η.
+    With bias_correction=True, v_t / (1 - β^t) replaces v_t. If bias_correction is
+    False, v_0 is 0 and ε is negligible, the first step moves each entry by about
+    η / √(1 - β). For β = 0.9, this length is 3.2 η.
 
     With centered=True the variance v_t - m_t² replaces v_t, where m_t is the moving
     average of gradients with the decay β, from m_0 = 0. If bias_correction is also
@@ -298,15 +296,15 @@ def rmsprop(
     adds ε outside the root. For example, if the first gradient entry is 1e-5, β = 0.9
     and ε = 1e-8, the first step is 32 times as long with ε outside the root as with ε
     inside. In torch, the rate multiplies the momentum's sum b_t instead of each term
-    (rate_in_momentum=False). This makes a difference only if the rate follows a
-    schedule. The lecture that introduced RMSProp has no ε.
+    (rate_in_momentum=False). The two forms differ only if the rate follows a schedule.
+    The lecture that introduced RMSProp has no ε.
 
     optax and torch compute the variance by subtraction, as v - m². Where gradients
     hardly change, rounding errors can make this difference negative, and its root NaN.
     Here, without bias correction, the variance is β s + β (1 - β) (g - m)², where s and
     m are the previous variance and average. In exact arithmetic this expression equals
-    v_t - m_t². It is never negative. With bias correction, the expression has the
-    same form, with other factors.
+    v_t - m_t². Even with rounding errors, the expression is never negative. With bias
+    correction, the expression has the same form, with other factors.
 
     Use it where gradients are noisy and their size drifts, as in reinforcement learning
     and recurrent networks. With a constant rate, each param moves by about η per step
@@ -477,9 +475,9 @@ def madgrad(
     s_t = s_(t-1) + w_t g_t,
     ν_t = ν_(t-1) + w_t g_t²,
     z_t = x_0 - s_t / (∛ν_t + ε),
-    u_t = (1 - μ) (z_t - x_t), where u_t is the update, η_t the learning rate and μ is
-    momentum. x_t are the params before step t, and x_0 are the initial params, so
-    x_1 = x_0. The sums s_t and ν_t start at 0. Where the divisor ∛ν_t + ε is 0, the
+    u_t = (1 - μ) (z_t - x_t), where u_t is the update, η_t the learning rate and μ the
+    argument momentum. x_t are the params before step t, and x_0 are the initial params,
+    so x_1 = x_0. The sums s_t and ν_t start at 0. Where the divisor ∛ν_t + ε is 0, the
     quotient in z_t is 0.
 
     optax.contrib.madgrad and the authors' code use the formulas above, with one
@@ -489,9 +487,9 @@ def madgrad(
     subtracts x_0 from x_t. This subtraction loses digits. optax also computes √t in
     float32. torch does not have the rule.
 
-    Use it for sparse or noisy gradients and for long trainings, because s_t is a sum,
-    in which old gradients do not fade. Good values of η and of the weight decay λ
-    differ from those for other rules. Often λ = 0 is best.
+    Use it for sparse or noisy gradients and for long trainings. s_t is a sum, so old
+    gradients do not fade. Good values of η and of the weight decay λ differ from those
+    for other rules. Often λ = 0 is best.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number

@@ -82,8 +82,8 @@ def adam(
     β^t as -expm1(t log β), which reduces the error to 2e-7.
 
     For params in half precision, wrap the rule in `with_state_dtype(..., "float32")`.
-    In bfloat16 the number 0.999 rounds to 1, so v never falls. In float16, ε rounds to
-    0. optax.adam has the same problems.
+    In bfloat16 the number 0.999 rounds to 1, so v_t never falls. In float16, ε rounds
+    to 0. optax.adam has the same problems.
 
     Use it as the first choice for networks. Most entries move by η or less per step,
     whatever the scale of their gradients. The default decays and ε rarely need much
@@ -227,15 +227,16 @@ def amsgrad(
     Here u_t is the update and η_t the learning rate. m̂_t and v̂_t are the averages of
     the gradients and of their squares, with bias correction, as in `adam`.
 
-    The defaults are those of optax.amsgrad. The paper corrects neither average. To
-    follow the paper, set bias_correction_mu=False and bias_correction_nu=False. torch's
-    Adam(amsgrad=True) takes the maximum of the uncorrected v_t and then corrects this
-    maximum. To follow torch, set correct_before_max=False.
+    The defaults are those of optax.amsgrad. The paper has no bias correction. To follow
+    the paper, set bias_correction_mu=False and bias_correction_nu=False. torch's
+    Adam(amsgrad=True) takes the maximum of v_t, the average of squares without
+    correction, and then corrects this maximum. To follow torch, set
+    correct_before_max=False.
 
-    The two orders differ most if the first gradient g_1 is large. With
-    correct_before_max=True, n_t stays at v̂_1 = g_1² as long as no later v̂_t is larger.
-    With correct_before_max=False, (1 - β2) g_1² / (1 - β2^t) takes the place of n_t as
-    long as no later v_t is larger than v_1. This quotient falls with t.
+    The two values of correct_before_max differ most if the first gradient g_1 is large.
+    With correct_before_max=True, n_t stays at v̂_1 = g_1² as long as no later v̂_t is
+    larger. With correct_before_max=False, (1 - β2) g_1² / (1 - β2^t) takes the place of
+    n_t as long as no later v_t is larger than v_1. This quotient falls with t.
 
     Use it where Adam does not converge although η_t falls. Adam's v̂_t forgets a large,
     rare gradient after some time. The maximum does not. Where Adam converges, do not

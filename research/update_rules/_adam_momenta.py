@@ -84,10 +84,10 @@ def ademamix(
     (1 - s) log β3 / log β1). Without a warm-up, the training may diverge early. In the
     paper, the warm-up lasts for the whole training.
 
-    Without a warm-up, optax.contrib.ademamix is the same rule. It has no argument for
-    the warm-up, but also accepts schedules for α and β3, and counts their steps from 0.
-    In the library bitsandbytes, the arguments t_alpha and t_beta3 are the lengths of
-    the warm-ups of α and β3. torch does not have the rule.
+    Without a warm-up, optax.contrib.ademamix is the same rule. optax has no argument
+    for the warm-up, but accepts schedules for α and β3. optax counts the steps of these
+    schedules from 0. In the library bitsandbytes, the arguments t_alpha and t_beta3 are
+    the lengths of the warm-ups of α and β3. torch does not have the rule.
 
     Use it for long trainings of large models, where gradients that are 10,000 steps old
     still help. The rule stores three arrays per leaf where Adam stores two. With α = 0
@@ -281,14 +281,14 @@ def laprop(
 
     Adam divides the average of all gradients by √v̂_t of the present step. LaProp
     divides each gradient by √v̂_t of the step in which this gradient was computed. So
-    no quotient exceeds 1 / √(1 - β2), whatever β1 is.
+    no divided gradient exceeds 1 / √(1 - β2), whatever β1 is.
 
     If λ = 0 and the rate is constant, the authors' code and timm's LaProp are the same
-    as this rule. If λ is not 0, both multiply the params after the step by a factor:
-    1 - η_t λ in timm, and 1 - λ, without the rate, in the authors' code. If η_t comes
-    from a schedule, both take the moving average of η_t g_t / (√v̂_t + ε), divide it by
-    the moving average of η_t, and multiply the result by η_t. optax 0.2.8 and torch do
-    not have the rule.
+    as this rule. If λ is not 0, the two codes multiply the params after the step by a
+    factor: 1 - η_t λ in timm, and 1 - λ, without the rate, in the authors' code. If η_t
+    comes from a schedule, the two codes divide the moving average of
+    η_t g_t / (√v̂_t + ε) by the moving average of η_t, and multiply the quotient by η_t.
+    optax 0.2.8 and torch do not have the rule.
 
     Use it in place of Adam if β2 must be small, for example because the size of the
     gradients changes quickly.
@@ -403,9 +403,8 @@ def mars(
       learning_rate, b1, b2, eps: Rate η, decays β1 and β2, and constant ε, as in
         `adam`.
       gamma: Factor γ of the correction, at least 0; may be traced. With γ = 0 the rule
-        is AdamW, with one exception. From the second step on, c_t is g_t / max(1,
-        |g_t|) for leaves with at least two axes. With optimize_1d=True, this holds for
-        all leaves.
+        is AdamW with clipping: from the second step on, c_t = g_t / max(1, |g_t|) for
+        leaves with at least two axes. With optimize_1d=True, all leaves are clipped.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans, or a function from the params to such a pytree. Leaves
         marked True decay, as in `adamw`. None means all leaves.

@@ -79,15 +79,15 @@ def nadam(
     β2^t), where v_t is the average of the squares without bias correction. Adam's v̂_t
     does not have the factor β2.
 
-    "torch", as in torch.optim.NAdam: μ_t is that of "paper", and m_t and v̂_t are those
-    of Adam.
+    "torch", as in torch.optim.NAdam: μ_t is computed as with "paper", and m_t and v̂_t
+    as in Adam.
 
     With "paper" and "torch", μ_1 is about β1 / 2, instead of β1. With the default b1,
     the absolute value of each entry of the first step is 1.47 η with "constant", 1.06 η
     with "torch" and 1.31 η with "paper".
 
     Use it in place of Adam where Adam's momentum overshoots, as on ill-conditioned
-    problems. The difference is usually small.
+    problems. The difference from Adam is usually small.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
@@ -259,8 +259,8 @@ def radam(
 
     m̂_t and v̂_t are the averages of the gradients and of their squares, with bias
     correction, as in `adam`. RAdam treats v̂_t as a mean of the squares of ρ_t
-    gradients. This number is ρ_t = ρ - 2 t β2^t / (1 - β2^t) with ρ = 2 / (1 - β2) - 1,
-    where t is the number of the step, counted from 1.
+    gradients. The number of these gradients is ρ_t = ρ - 2 t β2^t / (1 - β2^t) with
+    ρ = 2 / (1 - β2) - 1, where t is the number of the step, counted from 1.
 
     While ρ_t is below the argument threshold, the update is u_t = -η_t m̂_t, where η_t
     is the learning rate. Afterwards, u_t = -η_t r_t m̂_t / (√(v̂_t + ε_root) + ε), with
@@ -275,8 +275,8 @@ def radam(
 
     The paper has no ε, and its threshold is 4. The code of the paper's authors has the
     threshold 5, and also adds ε before the bias correction. By default
-    (degenerated_to_sgd=False), this code does not move the params while ρ_t is below
-    the threshold.
+    (degenerated_to_sgd=False), the authors' code does not move the params while ρ_t is
+    below the threshold.
 
     With the default b2, ρ_6 is about 6. optax computes ρ_6 as the difference of two
     much larger numbers, about 1999 and 1993, so rounding errors matter. If float64 is
@@ -290,8 +290,8 @@ def radam(
     Args:
       learning_rate, b1, b2, eps, eps_root: Rate η, decays β1 and β2, and constants ε
         and ε_root, as in `adam`.
-      threshold: Smallest ρ_t at which m̂_t is divided by √v̂_t; may be traced. It is at
-        least 4, because r_t² is negative for ρ_t between 2 and 4.
+      threshold: Smallest ρ_t at which m̂_t is divided by √v̂_t, at least 4; may be
+        traced. For ρ_t between 2 and 4, r_t² is negative.
       eps_before_correction: Whether ε is added before v_t is corrected, as in torch.
     Returns:
       The rule, an optax.GradientTransformation.

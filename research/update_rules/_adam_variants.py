@@ -82,8 +82,8 @@ def adabelief(
 
     Use it in place of Adam if gradients change little from step to step. Its steps are
     then longer than Adam's. If the gradients do not change at all and ε is 0, the step
-    tends to η m̂_t √((1 - β2) / ε_root). Therefore ε_root matters more than ε does in
-    Adam.
+    tends to η m̂_t √((1 - β2) / ε_root). Therefore ε_root matters more here than ε
+    matters in Adam.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -153,10 +153,10 @@ def acprop(
     at step t, with t counted from 1. In the first step, g_1 is divided by 1 + ε. The
     divisor of g_t does not depend on g_t, and the step has no momentum.
 
-    As here, the paper and the authors' code have (g_t - m_t)² in s_t. The authors' code
-    has an argument `rectify`. With rectify=False, the code is the same as this rule
-    except for the ε in the first step. With rectify=True, the default, the code
-    multiplies the steps by the factor r_t of `radam`.
+    The paper and the authors' code have (g_t - m_t)² in s_t, like this rule. The
+    authors' code has an argument `rectify`. With rectify=False, the code is the same as
+    this rule except for the ε in the first step. With rectify=True, the default, the
+    code multiplies the steps by the factor r_t of `radam`.
 
     optax.contrib.acprop has (g_t - m_(t-1))² instead of (g_t - m_t)². To follow optax,
     set from_old_mean=True. The root of s_t is then about 1 / β1 times as large, because
@@ -377,7 +377,7 @@ def adan(
     The betas are decays, as in the authors' code and in optax. The paper's betas are 1
     minus these decays. The paper starts from m_1 = g_1 and n_1 = g_1², without the
     divisions by 1 - β1^t, 1 - β2^t and 1 - β3^t. The default ε_root = 1e-8 is optax's.
-    The authors' code and timm have no ε_root. If the gradients are below 1e-4, the
+    The authors' code and timm have no ε_root. If the gradients are below 1e-4, this
     default makes the steps much shorter. Set eps_root=0 in this case.
 
     The paper decays weights implicitly: x_(t+1) = (x_t - η_t q_t) / (1 + λ η_t), where
@@ -523,9 +523,8 @@ def cautious_adamw(
     bias correction. k_t is 1 for entries with d_t g_t > 0 and 0 for the other entries.
     The mean is over the leaf.
 
-    With cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. If x_t is not 0,
-    this means that the step without decay moves the entry towards 0 or leaves it
-    unchanged.
+    With cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. The step without
+    decay moves such an entry towards 0 or leaves it unchanged, if x_t is not 0.
 
     timm's AdamWLegacy with caution=True is the same rule. The code of Liang et al.
     differs from this rule in two points. First, with foreach=False the code adds ε
@@ -585,15 +584,15 @@ class AdahessianState(NamedTuple):
 def adahessian_draws(key: Key, count: Integer, params: Params) -> Params:
     """Return the random signs z of a step of `adahessian`, each 1 or -1.
 
-    The key of the step is fold_in(key, count), where fold_in is `jax.random.fold_in`.
-    The signs of leaf i, counted from 1 in the order of jax.tree.leaves, are drawn with
-    fold_in(key of the step, i).
+    The key of the step is k = jax.random.fold_in(key, count). The leaves i = 1, 2, ...
+    are in the order of jax.tree.leaves. The signs of leaf i are drawn with the key
+    jax.random.fold_in(k, i).
 
     Args:
       key: Argument key of `adahessian`.
-      count: Number of steps that the rule took before this one, an integer of at least
-        0.
-      params: Params, or arrays of their structure, shapes and dtypes.
+      count: Number of earlier steps of the rule, an integer of at least 0.
+      params: The params, or a pytree of arrays with the same structure, shapes and
+        dtypes.
     Returns:
       The signs, shaped like the params and in their dtypes.
     Raises:
@@ -647,8 +646,8 @@ def adahessian(
     that has four axes. In Flax, these are the height and the width of the kernel of a
     convolution.
 
-    The rule is that of the authors' code for images (image_classification), with the
-    same defaults of β1, β2, ε and k. That code uses |H_t z_t|, which equals |D_t|. The
+    The authors' code for images (image_classification) has the same rule, with the same
+    defaults of β1, β2, ε and k. That code uses |H_t z_t|, which equals |D_t|. The
     authors' other codes average |D_t| over other axes. timm's Adahessian and
     pytorch_optimizer's AdaHessian draw the signs z_t themselves, without a key from the
     caller. The default ε is 1e-8 in timm and 1e-16 in pytorch_optimizer. timm does not

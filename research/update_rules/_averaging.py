@@ -167,17 +167,17 @@ def polyak_averaging(
     start: Integer = 0,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Move like another rule and keep the mean of the iterates.
+    """Take the steps of another rule, and compute the mean of the iterates.
 
     x̄_t = (x_(s+1) + ... + x_t) / (t - s), where x_t are the params after step t, called
     iterates, and s is start. The mean leaves out the first s iterates.
 
     Up to t = s + 1, x̄_t is x_t itself. The averaging does not change the steps of the
     other rule (the inner rule). `research.update_rules.evaluation_params` returns the
-    mean, at which `research.descent` evaluates the objective.
+    mean. `research.descent` evaluates the objective at the mean.
 
     Polyak and Juditsky average x_0 to x_(t-1), the params before each step.
-    torch.optim.ASGD with t0 = s - 1 and lambd=0 keeps the same mean. torch's default
+    torch.optim.ASGD with t0 = s - 1 and lambd=0 computes the same mean. torch's default
     lambd=1e-4 also decays the params and the rate. optax does not have this rule.
 
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
@@ -241,7 +241,7 @@ def exponential_averaging(
     debias: bool = True,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Move like another rule and keep a decaying average of the iterates.
+    """Take the steps of another rule, and compute a decaying average of the iterates.
 
     x̄_t = β x̄_(t-1) + (1 - β) x_t.
 
@@ -252,10 +252,11 @@ def exponential_averaging(
     in x̄_t.
 
     The averaging does not change the steps of the other rule (the inner rule).
-    `research.update_rules.evaluation_params` returns the average, at which
-    `research.descent` evaluates the objective. debias=True is optax.ema(β) of the
-    params. debias=False is torch's AveragedModel with get_ema_multi_avg_fn(β), except
-    that torch's first average is x_1.
+    `research.update_rules.evaluation_params` returns the average. `research.descent`
+    evaluates the objective at the average. With debias=True, the average is
+    optax.ema(β) of the params. With debias=False, the average is that of torch's
+    AveragedModel with get_ema_multi_avg_fn(β), except that torch's first average is
+    x_1.
 
     Use it where the rate stays constant and the last iterate is noisy. The average
     covers about the last 1 / (1 - β) iterates. Choose β so that this number of iterates
@@ -268,7 +269,7 @@ def exponential_averaging(
       inner: Constructor of the inner rule, with learning_rate as its first argument.
         Use functools.partial to set other arguments. None means gradient_descent.
       decay: Decay β in [0, 1); may be traced.
-      debias: Whether to divide by 1 - β^t and so leave out x_0 (see above).
+      debias: Whether to leave out x_0, by dividing by 1 - β^t (see above).
       accumulator_dtype: Dtype of the average; None means the dtype of the params. In
         bfloat16, rounding loses the small changes of an average with β > 0.996.
     Returns:

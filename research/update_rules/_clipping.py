@@ -24,7 +24,7 @@ def clip_by_value(max_value: Scalar) -> optax.GradientTransformation:
     optax.clip and torch's clip_grad_value_ are the same. Unlike `clip_by_global_norm`,
     this clip may change the direction of the gradient. NaN stays NaN, but an infinite
     entry becomes ±c, as in optax and torch. To skip steps with infinite entries
-    instead, wrap this transformation in `skip_nonfinite`.
+    instead, wrap the chain of this transformation and the rule in `skip_nonfinite`.
 
     Args:
       max_value: Bound c, positive; may be traced.
@@ -149,8 +149,8 @@ def clip_adaptively(
       The transformation, without state; its update needs params.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or of the wrong type.
-        Or axis is not None, an integer, or a list or tuple of integers. Or axis is
-        None, and a leaf has more than five axes. Or update got no params.
+        Or axis is neither None nor an integer nor a list or tuple of integers. Or axis
+        is None, and a leaf has more than five axes. Or update got no params.
     References:
       Brock, De, Smith & Simonyan, High-performance large-scale image recognition
       without normalization, ICML 2021, equation (3).

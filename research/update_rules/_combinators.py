@@ -55,14 +55,14 @@ def accumulate_gradients(
     mean of the last k gradients and computes the update of this step. At the other
     steps the update is 0 and the state of the wrapped rule does not change. If the loss
     is a mean and all batches have the same size, the k-th update is, up to rounding
-    errors, the update for one batch of k times the size.
+    errors, the update for one batch with the examples of all k batches.
 
     The method `update` also accepts extra arguments. If `grad` is passed, the wrapped
     rule gets the mean gradient in its argument `grad`. If `value` is passed, the
     wrapped rule gets the mean of the last k values of the objective in its argument
     `value`.
 
-    optax.MultiSteps(rule, k) is the same, but by default keeps the mean in float32.
+    optax.MultiSteps(rule, k) is the same, but by default stores the mean in float32.
     Here the mean has the dtype of the params. For a wider dtype, put `with_state_dtype`
     around this wrapper. In torch, repeated calls of backward sum the gradients instead
     of averaging them.
@@ -269,16 +269,16 @@ def cautious(
     over the leaf.
 
     The authors' code, and timm's option `caution`, are the same. For a leaf of n
-    entries, the paper has n / (Σ k_t + 1) in place of 1 / max(s_t, min_share)
-    (plus_one=True). If `rule` has weight decay, the decay is part of u_t, so an entry
-    with k_t = 0 does not decay. In `cautious_adamw`, an entry with k_t = 0 decays by
-    default. optax 0.2.8 does not have this function.
+    entries, the paper has n / (Σ k_t + 1) in place of 1 / max(s_t, min_share). Set
+    plus_one=True for this factor. If `rule` has weight decay, the decay is part of u_t,
+    so an entry with k_t = 0 does not decay. In `cautious_adamw`, an entry with k_t = 0
+    decays by default. optax 0.2.8 does not have this function.
 
     Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. In
     `gradient_descent`, no entry of u_t has the sign of the gradient, so `cautious` has
-    little effect. With plus_one=False, it changes the update only in leaves in which
-    some gradient entries are 0. In such a leaf, s_t is below 1, so the other entries of
-    the update become larger.
+    little effect. With plus_one=False, `cautious` changes the update only in leaves in
+    which some gradient entries are 0. In such a leaf, s_t is below 1, so the other
+    entries of the update become larger.
 
     Args:
       rule: Rule to wrap.
@@ -332,18 +332,18 @@ def with_state_dtype(
 ) -> optax.GradientTransformationExtraArgs:
     """Run a rule and its state in another dtype, such as float32 for bfloat16 params.
 
-    The wrapper casts what goes into the rule, and what comes out:
+    The wrapper casts the inputs and the outputs of the rule:
 
     - Params, gradients, and the extra arguments `value` and `grad` are cast to dtype
       before they are passed to the rule.
     - Updates are cast back to the dtype of the gradient.
-    - If update gets params and the objective `value_fn`, the rule gets a replacement of
-      value_fn. The replacement takes params in dtype, casts them back to their original
-      dtype, calls value_fn, and returns the value in dtype.
+    - If update gets params and the objective `value_fn`, the rule gets a function in
+      place of value_fn. This function takes params in dtype and casts them back to
+      their original dtype. It then calls value_fn, and returns the value in dtype.
 
-    The params themselves are still rounded to their own dtype after each step. In
-    optax's rules, mu_dtype and accumulator_dtype change the dtype of a single average
-    only.
+    The wrapper does not change the dtype of the params, so they are still rounded to
+    this dtype after each step. optax's arguments mu_dtype and accumulator_dtype change
+    the dtype of only one average in the state.
 
     Use it for params in half precision. In float16, a constant such as the ε = 1e-8 of
     `adam` rounds to 0. Without this wrapper, `adam` and most of its variants then
@@ -353,10 +353,11 @@ def with_state_dtype(
       rule: Rule to wrap.
       dtype: Floating dtype that is enabled in JAX.
     Returns:
-      The rule with a state of that dtype; integers in the state stay integers.
+      The wrapped rule. Its state has this dtype, but integers in the state stay
+      integers.
     Raises:
       ValueError, TypeError: dtype is not floating, or is float64 while JAX's float64 is
-        off; or rule is not a rule.
+        off; or `rule` has no methods init and update.
     Example:
       >>> from research.update_rules import heavy_ball
       >>> rule = with_state_dtype(heavy_ball(0.1), "float32")

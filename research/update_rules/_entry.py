@@ -12,12 +12,12 @@ class Range(NamedTuple):
     Attributes:
       low, high: Ends of the range, low < high.
       scale: Name of the scale on which the search spreads its values x evenly. "log"
-        spreads log x evenly. Use it for rates, with low > 0. "linear" spreads x itself
-        evenly. "one_minus" spreads log(1 - x) evenly, so the search tries as many
-        values between 0.9 and 0.99 as between 0 and 0.9. Use it for momenta, with
-        0 <= low and high < 1.
-      default: Value that the search tries first, between low and high. None means the
-        middle of the range on the scale.
+        spreads log x evenly. Use "log" for rates, with low > 0. "linear" spreads x
+        itself evenly. "one_minus" spreads log(1 - x) evenly, so the search tries as
+        many values between 0.9 and 0.99 as between 0 and 0.9. Use "one_minus" for
+        momenta, with 0 <= low and high < 1.
+      default: Value between low and high that the search tries first. None means the
+        middle of the range, measured on the scale.
     """
 
     low: float
@@ -36,17 +36,17 @@ class RuleEntry(NamedTuple):
         the rule.
       search_space: Mapping from the name of a hyper-parameter to the Range that
         `research.comparison.compare` searches. If `compare` does not accept the rule,
-        this field is instead a str with the reason, written as a clause ("it needs
-        ...").
-      evaluations: Cost of a step: the number of times that it evaluates the objective
-        or its gradient on the batch. The gradient that is passed to the step counts as
-        one. If `compare` does not accept the rule, the field has no meaning.
+        this field is instead a str with the reason, such as "it needs residuals".
+      evaluations: Cost of a step: the number of evaluations of the objective or of its
+        gradient on the batch. The gradient that is passed to update counts as one
+        evaluation. If `compare` does not accept the rule, the field has no meaning.
       rates: Learning rates that `research.tuning` tries first, in ascending order. None
         means the powers of two from 2^-10 to 1 (`research.tuning.ANY_LADDER`).
       aliases: Names of the rule in other libraries, in lower case.
-      needs: Input that the rule needs besides the gradient and the objective, in its
-        constructor or in a step, for example "residuals". "" if the rule needs nothing
-        else. The dict `UPDATE_RULES` has exactly the rules whose `needs` is "".
+      needs: Input that the rule needs besides the gradient and the objective, for
+        example "residuals". The constructor or update gets this input. "" if the rule
+        needs nothing else. The dict `UPDATE_RULES` contains exactly the rules whose
+        `needs` is "".
     """
 
     constructor: Callable[..., optax.GradientTransformation]

@@ -102,15 +102,16 @@ def adafactor(
     g_t is the gradient of a leaf, u_t its update, x_t its params and η_t the learning
     rate at step t. rms is the root of the mean square over a leaf, δ is
     clipping_threshold, c is decay_rate, ε is eps, ε2 is min_scale and λ is
-    weight_decay. With a momentum μ, the first term in the brackets (the term before λ
-    x_t) is replaced by its moving average with the decay μ.
+    weight_decay. With a momentum μ, the first of the two terms in the brackets is
+    replaced by its moving average with the decay μ. The other term, λ x_t, is not.
 
-    If a leaf is not factored, v̂_t = v_t. A matrix is factored if both its sides are at
-    least min_dim_size_to_factor long. Then only the means r_t of the rows and q_t of
-    the columns of v_t are stored, and v̂_t = r_t q_tᵀ / mean(r_t), where mean(r_t) is
-    the mean of the entries of r_t. In a leaf with more axes, the two longest axes take
-    the place of the sides: r_t is the mean of v_t over the longest axis, and q_t the
-    mean over the second longest.
+    A matrix is factored if both its sides are at least min_dim_size_to_factor long.
+    Then v_t itself is not stored. Only the mean of each row of v_t, in the vector r_t,
+    and the mean of each column, in the vector q_t, are stored. From them, v̂_t is
+    computed as r_t q_tᵀ / mean(r_t), where mean(r_t) is the mean of the entries of r_t.
+    A leaf with more axes is factored along its two longest axes: r_t is the mean of v_t
+    over the longest axis, and q_t the mean over the second longest. If a leaf is not
+    factored, v̂_t is v_t.
 
     Use it if the state of Adam does not fit into memory. For an (m, n) matrix that is
     factored, Adafactor without momentum stores m + n numbers. By default, the rate is
@@ -121,37 +122,37 @@ def adafactor(
     (relative_step=True). Other implementations differ from this rule in the following
     points.
 
-    optax.adafactor has no relative step and no argument for ε2. It subtracts λ x_t
+    optax.adafactor has no arguments for relative_step and ε2. It subtracts λ x_t
     without the factor η_t, and takes the moving average after the multiplication by
     η_t. It computes t^-c in float32, so in float64 its updates have a relative error of
     1e-7.
 
-    torch.optim.Adafactor always has the relative step (its lr is η), but multiplies λ
-    x_t by η, not by the minimum min(η, 1 / √t). It has no momentum, and factors the
-    last two axes, whatever their lengths. It does not add ε to the squares, but bounds
-    √v̂_t from below.
+    torch.optim.Adafactor always uses the rate min(η, 1 / √t), where η is its argument
+    lr. But it multiplies λ x_t by η, not by this minimum. It has no momentum, and
+    factors the last two axes, whatever their lengths. It does not add ε to the squares,
+    but bounds √v̂_t from below.
 
-    keras.optimizers.Adafactor always takes the minimum of its rate and 1 / √t, but
-    multiplies λ x_t by its rate, not by the minimum. It factors the last two axes. It
-    stores the whole v̂_t, so it does not save memory.
+    keras.optimizers.Adafactor also always uses the rate min(η, 1 / √t), but multiplies
+    λ x_t by η. It factors the last two axes. It stores the whole v̂_t, so it does not
+    save memory.
 
     The Adafactor of the library transformers factors the last two axes, takes the
     moving average after the multiplication by η_t, and also multiplies λ x_t by max(ε2,
     rms(x_t)).
 
-    The Adafactor of the library timm factors the first two axes of a leaf with at least
-    three axes if both are longer than 16. Otherwise it factors the last two axes if
-    both are longer than 16. It multiplies by max(ε2, rms(x_t)) only if no rate is
-    given. timm's AdafactorBigVision factors the two longest axes if both have at least
-    16 entries, and never multiplies by max(ε2, rms(x_t)).
+    The Adafactor of the library timm factors the first two axes if the leaf has at
+    least three axes and these two are longer than 16. Otherwise it factors the last two
+    axes if both are longer than 16. It multiplies by max(ε2, rms(x_t)) only if no rate
+    is given. timm's AdafactorBigVision factors the two longest axes if both have at
+    least 16 entries, and never multiplies by max(ε2, rms(x_t)).
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
         of earlier steps -> η).
       decay_rate: Exponent c, positive; may be traced.
-      min_dim_size_to_factor: Smallest length that the two axes of a factored leaf may
-        have, a positive integer; None means 128. This argument cannot be traced.
-      multiply_by_parameter_scale: Whether to multiply by max(ε2, rms(x_t)).
+      min_dim_size_to_factor: Smallest length of the two axes along which a leaf may be
+        factored, a positive integer. None means 128. This argument cannot be traced.
+      multiply_by_parameter_scale: Whether u_t contains the factor max(ε2, rms(x_t)).
       clipping_threshold: Threshold δ, positive; may be traced. 1e30 turns clipping off.
       momentum: Momentum μ in [0, 1); may be traced. None means no momentum.
       weight_decay: Decay λ, at least 0; may be traced.
@@ -360,24 +361,26 @@ def sm3(
     update, η_t the learning rate and μ the momentum.
 
     Here r is the number stored for the row of the entry, and c the number stored for
-    its column. Both are 0 at the start. Then r_t is the largest s_t in the row, and c_t
-    is the largest s_t in the column. If s_t is 0, the quotient in m_t is replaced by 0.
+    the column of the entry. Both r_0 and c_0 are 0. After step t, r_t is the largest
+    s_t in the row, and c_t is the largest s_t in the column. If s_t is 0, the quotient
+    in m_t is replaced by 0.
 
-    In a leaf with more axes, one number is stored for each index along each axis. Each
-    entry has one index along each axis. The minimum is then taken over the numbers that
-    are stored for these indices. For a vector or a scalar, s_t is the sum of the
-    squared gradients, as in `adagrad` with initial_accumulator_value=0. For other
-    leaves, s_t is at least this sum in every entry.
+    In a leaf with more axes, one number is stored for each index along each axis, for
+    example 2 + 3 + 4 numbers for the shape (2, 3, 4). The minimum is then taken over
+    the numbers that are stored for the indices of the entry, one for each axis. For a
+    vector or a scalar, s_t is the sum of the squared gradients, as in `adagrad` with
+    initial_accumulator_value=0. For other leaves, s_t is at least this sum in every
+    entry.
 
     SM3-II of Anil et al. has no ε, so eps=0 gives SM3-II. The authors' code has ε =
     1e-30. optax.sm3 is the same rule with ε = 1e-8, but it accepts neither a schedule
     nor a leaf without axes.
 
-    Use it in place of Adagrad with momentum, or of Adam, if their state does not fit
-    into memory, for example for large embeddings. For an (m, n) matrix, each of these
-    two rules stores 2 m n numbers. SM3 stores m n numbers for the momentum, even if μ
-    is 0, and m + n numbers in place of the sums of squares. So the state of SM3 is not
-    smaller than that of Adagrad without momentum.
+    Use it in place of Adam, or of Adagrad with momentum, if their state does not fit
+    into memory, for example for large embeddings. For an (m, n) matrix, Adam and
+    Adagrad with momentum store 2 m n numbers. SM3 stores m n numbers for the momentum,
+    even if μ is 0, and m + n numbers in place of the sums of squares. So the state of
+    SM3 is not smaller than that of Adagrad without momentum.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number

@@ -45,9 +45,9 @@ def gradient_descent(
     examples from which g_t is computed.
 
     Use it as the baseline, and on well-conditioned problems. Let κ be the ratio of the
-    largest to the smallest curvature of a quadratic. Let N be the number of steps after
-    which the distance to the minimum is ε times its first value. With the best rate, N
-    grows like κ log(1 / ε).
+    largest to the smallest curvature of a quadratic. Let N be the number of steps that
+    multiply the distance to the minimum by ε. With the best rate, N grows like
+    κ log(1 / ε).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -83,7 +83,7 @@ class MomentumState(NamedTuple):
 def heavy_ball(
     learning_rate: Scalar | Schedule, momentum: Scalar = 0.9
 ) -> optax.GradientTransformation:
-    """Step along a decaying sum of gradients.
+    """Step against a decaying sum of gradients.
 
     m_t = μ m_(t-1) + g_t,
     u_t = -η_t m_t, from m_0 = 0.
@@ -98,16 +98,17 @@ def heavy_ball(
     x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)). Sutskever et al. write v_t = μ v_(t-1) -
     η g_t and x_(t+1) = x_t + v_t. With a constant rate the three forms agree. Under a
     schedule the forms differ. This rule multiplies the whole sum m_t by the current
-    rate. In the other two formulas, each gradient keeps the rate of its own step.
+    rate. In the other two forms, each gradient is multiplied by the rate of the step at
+    which it was computed.
 
     Use it on ill-conditioned problems. Let κ be the ratio of the largest to the
-    smallest curvature near a minimum. Let N be the number of steps after which the
-    distance to the minimum is ε times its first value. With the best η and μ, N grows
-    like √κ log(1 / ε). `research.update_rules._tuning.heavy_ball_constants` computes
-    these η and μ. Far from a minimum, where the function is not nearly quadratic, the
-    params may cycle for ever. Noise in the gradients moves the params around a minimum.
-    Momentum does not reduce this motion. For small η, the motion is about as large as
-    that of gradient descent with the larger rate η / (1 - μ).
+    smallest curvature near a minimum. Let N be the number of steps that multiply the
+    distance to the minimum by ε. With the best η and μ, N grows like √κ log(1 / ε).
+    `research.update_rules._tuning.heavy_ball_constants` computes these η and μ. Far
+    from a minimum, where the function is not nearly quadratic, the params may cycle for
+    ever. Noise in the gradients moves the params around a minimum. Momentum does not
+    reduce this motion. For small η, the motion is about as large as with gradient
+    descent at the larger rate η / (1 - μ).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -135,7 +136,7 @@ def heavy_ball(
 def nesterov(
     learning_rate: Scalar | Schedule, momentum: Scalar | Schedule = 0.9
 ) -> optax.GradientTransformation:
-    """Heavy ball with a look-ahead: step along g_t + μ m_t instead of m_t.
+    """Heavy ball with a look-ahead: step against g_t + μ m_t instead of m_t.
 
     m_t = μ m_(t-1) + g_t,
     u_t = -η_t (g_t + μ m_t), from m_0 = 0.
@@ -146,9 +147,9 @@ def nesterov(
     rule.
 
     Nesterov takes the gradient of the objective f at a look-ahead point y_t = x_t + μ
-    (x_t - x_(t-1)), and then steps to x_(t+1) = y_t - η ∇f(y_t). Here the params are
-    y_t, so the gradient is taken at the params (Bengio et al.). With a constant rate
-    the two forms agree.
+    (x_t - x_(t-1)), and then steps to x_(t+1) = y_t - η ∇f(y_t). In this rule, the
+    params are the points y_t, so g_t is the gradient at the params (Bengio et al.).
+    With a constant rate the two forms agree.
 
     The momentum may also be a schedule t -> μ_t. The formulas are then:
 
@@ -156,8 +157,8 @@ def nesterov(
     u_t = -η_t (g_t + μ_t m_t).
 
     In these two formulas t is counted from 0, the first momentum is μ_0, and m_(-1) is
-    0. The momentum μ_t in u_t thus also multiplies m_t in the next step. optax and
-    torch do not accept such a schedule.
+    0. So μ_t multiplies m_t twice: in u_t, and in m_(t+1). optax and torch do not
+    accept such a schedule.
 
     Use it where the heavy ball would overshoot. For convex functions with a Lipschitz
     gradient, Nesterov's rule is proved to converge if the rate is small enough. A
@@ -272,7 +273,7 @@ def ema_momentum(
     momentum: Scalar = 0.9,
     undamped_start: bool = False,
 ) -> optax.GradientTransformation:
-    """Step along a moving average of gradients.
+    """Step against a moving average of gradients.
 
     m_t = μ m_(t-1) + (1 - μ) g_t,
     u_t = -η_t m_t, from m_0 = 0.
@@ -281,21 +282,21 @@ def ema_momentum(
     step t. μ is the momentum. The rule is the heavy ball with the rate (1 - μ) η, so
     the length of a step does not grow with μ.
 
-    optax.chain(optax.ema(μ, debias=False), optax.sgd(η)) is the same. optax's default
-    debias=True also divides m_t by 1 - μ^t, as Adam does. torch.optim.SGD(momentum=μ,
-    dampening=μ) starts from m_1 = g_1, without the factor (1 - μ). Set
-    undamped_start=True for this start. The first step is then 1 / (1 - μ) times as
-    long.
+    optax.chain(optax.ema(μ, debias=False), optax.sgd(η)) is the same rule. optax's
+    default debias=True also divides m_t by 1 - μ^t, as Adam does.
+    torch.optim.SGD(momentum=μ, dampening=μ) starts from m_1 = g_1 instead of
+    (1 - μ) g_1. Set undamped_start=True for this start. The first step is then 1 / (1 -
+    μ) times as long as without this argument.
 
-    Use it to tune μ and η separately: the best η depends less on μ than the best rate
-    of the heavy ball does. Rates in the literature are usually meant for the heavy
-    ball. Divide such a rate by 1 - μ to get η.
+    Use it to tune μ and η separately: the best η of this rule depends less on μ than
+    the best rate of the heavy ball. Rates in the literature are usually meant for the
+    heavy ball. Divide such a rate by 1 - μ to get η.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
         schedule (number of earlier steps -> η).
       momentum: Momentum μ in [0, 1); may be traced.
-      undamped_start: Whether to start from m_1 = g_1.
+      undamped_start: Whether to start from m_1 = g_1 instead of (1 - μ) g_1.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
@@ -358,13 +359,13 @@ def sign_descent(
     have this rule. torch's Rprop steps against the signs, but also changes the rate of
     each coordinate.
 
-    Use it to see how much of Adam's effect comes from the sign. The rule also suits
-    gradients whose sizes carry no information. With a constant rate the steps do not
-    become shorter near a minimum, so the params oscillate around it. On batches of one
-    example, the rule approaches a point where the median of the examples' gradients is
-    0 in each coordinate. At a minimum of the mean loss, the mean of these gradients is
-    0. In general, these two points differ. Therefore use large batches, and let the
-    rate decay.
+    Use it to see how much of Adam's effect comes from the signs of the gradient. The
+    rule also suits gradients whose sizes carry no information. With a constant rate the
+    steps do not become shorter near a minimum, so the params oscillate around the
+    minimum. Therefore let the rate decay. On batches of one example, the rule
+    approaches a point where the median of the examples' gradients is 0 in each
+    coordinate. At a minimum of the mean loss, the mean of these gradients is 0 instead.
+    In general, these two points differ. Therefore use large batches.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -395,9 +396,9 @@ def signum(
     u_t = -η_t sign(m_t), from m_0 = 0.
 
     m_t is the average, g_t the gradient, u_t the update and η_t the learning rate at
-    step t. optax.signum(η, beta=μ) is the same. A decaying sum of gradients, as in
-    `heavy_ball`, would give the same signs. Lion takes the sign of (1 - β1) g_t + β1
-    m_(t-1), where m is a moving average with a separate decay β2.
+    step t. optax.signum(η, beta=μ) is the same rule. The decaying sum of gradients in
+    `heavy_ball` would give the same signs as the average. Lion takes the sign of
+    (1 - β1) g_t + β1 m_(t-1), where m is a moving average with a separate decay β2.
 
     Use it in place of `sign_descent` if gradients are noisy: the noise is averaged
     before the sign is taken. Near a minimum the rule overshoots by about 1 / (1 - μ)
@@ -464,7 +465,7 @@ def noisy_sgd(
     The numbers n_t of leaf k are drawn with the key fold_in(fold_in(key, t - 1), k).
     Here k is counted from 0, and fold_in is `jax.random.fold_in`. A run that is resumed
     at step t therefore draws the same numbers as an uninterrupted run. optax.noisy_sgd
-    draws other numbers from the same distribution, because it has a key in its state.
+    draws other numbers from the same distribution, because its state contains the key.
     torch does not have the rule.
 
     Use it to leave flat regions and saddle points early in a training, or to compare
@@ -473,7 +474,7 @@ def noisy_sgd(
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule (number
         of earlier steps -> η).
-      key: Key of `jax.random`, which should be used for this rule only.
+      key: Key of `jax.random`. Do not use this key elsewhere.
       eta: Variance σ² of each entry of the noise in the first step, at least 0; may be
         traced.
       gamma: Exponent γ, at least 0; may be traced.

@@ -58,8 +58,8 @@ def backtracking_descent(
     u_t = -a_t g_t.
 
     u_t is the update, a_t the step size and g_t the gradient at step t. The search
-    tries the step sizes b_t, ρ b_t, ρ² b_t, ... one after another. They are called
-    trials. The step size a_t is the first trial that satisfies this inequality:
+    tries the step sizes b_t, ρ b_t, ρ² b_t, ... one after another. These step sizes are
+    called trials. The step size a_t is the first trial that satisfies this inequality:
 
     f(x_t - a_t g_t) <= f(x_t) - c a_t |g_t|².
 
@@ -67,20 +67,20 @@ def backtracking_descent(
     sufficient_decrease.
 
     By default the first trial b_t is η, the learning rate, at every step. If the
-    argument increase is given, b_t is min(η, increase · a_(t-1)). This saves
-    evaluations where the accepted step size hardly changes. At the first step, and
-    after a failed search, b_t is η.
+    argument `increase` is given, b_t is min(η, increase · a_(t-1)). The search then
+    needs fewer evaluations if a_t hardly changes from step to step. But at the first
+    step, and after a failed search, b_t is η.
 
     The same rule in optax is chain(sgd(1), scale_by_backtracking_linesearch(n,
     slope_rtol=c, decrease_factor=ρ, increase_factor=increase or inf,
     max_learning_rate=η)), where n is max_evaluations. If no trial is accepted, optax
-    takes the last trial. Here, the update is then 0, and the field `search.outcome` of
-    the state gives the reason.
+    takes the last trial. In this rule, the update is 0 instead, and the field
+    `search.outcome` of the state gives the reason.
 
     Use it on a deterministic, cheap objective to avoid tuning a rate. Like gradient
     descent, the rule is slow if the Hessian is ill-conditioned. On mini-batches, the
     search looks only at the loss of the current batch. A falling learning rate would
-    average out the noise of the gradients; this rule does not.
+    average out the noise of the gradients. This rule does not.
 
     Args:
       learning_rate: Largest step size η to try. A positive number, a traced scalar or a
@@ -93,7 +93,8 @@ def backtracking_descent(
     Returns:
       The rule; its update needs params, value and value_fn. The state is a SearchState.
       The field `search` of the state holds `learning_rate` (the accepted step size
-      a_t), `evaluations` (the number of trials) and `outcome`.
+      a_t), `evaluations` (the number of trials) and `outcome` (a
+      `research.types.Outcome`).
     Raises:
       ValueError, TypeError: A concrete argument is out of range or of the wrong type,
         update got no params, value or value_fn, or the params are complex.
@@ -217,13 +218,12 @@ def nonlinear_conjugate_gradient(
     conjugate gradient method. Without rounding errors, this method reaches the minimum
     in at most n steps in n dimensions.
 
-    The method restarts with d_t = -g_t if d_t is not a descent direction, or if the
-    formula for β_t divides by zero or overflows.
+    If the formula for β_t divides by zero or overflows, d_t is -g_t instead. The same
+    holds if d_t would not be a descent direction.
 
     Each search first tries the step size a_(t-1) <g_(t-1), d_(t-1)> / <g_t, d_t>. This
-    choice assumes that the objective decreases by as much as in the last step. At the
-    first step, and after a failed search, the step size η min(1, 1 / |g_t|) is tried
-    first.
+    choice assumes that the objective decreases by as much as in step t - 1. At the
+    first step, and after a failed search, the search first tries η min(1, 1 / |g_t|).
 
     optax does not have this rule. scipy's CG is polak_ribiere_plus with another
     implementation of the strong Wolfe search.
@@ -233,18 +233,19 @@ def nonlinear_conjugate_gradient(
     fewer evaluations. The gradients must be deterministic.
 
     Args:
-      learning_rate: Factor η in the step size η min(1, 1 / |g_t|), which is tried first
-        at the first step and after a failed search. A positive number, a traced scalar
-        or a schedule (number of earlier steps -> η).
+      learning_rate: Factor η. At the first step and after a failed search, the search
+        first tries the step size η min(1, 1 / |g_t|). A positive number, a traced
+        scalar or a schedule (number of earlier steps -> η).
       beta: Name of the formula for β_t, one of the four above.
       linesearch: Name of the line search, "strong_wolfe" or "backtracking", or a
         function with the arguments of `strong_wolfe`. The name "strong_wolfe" means
-        this search with curvature=0.1.
+        the function `strong_wolfe` with curvature=0.1.
     Returns:
       The rule; its update needs params, value and value_fn. The state is a
       ConjugateState. The field `search` of the state holds `learning_rate` (the step
       size a_t), `evaluations` (the number of evaluations of the objective in the last
-      search) and `outcome`. If the search fails, the update is 0.
+      search) and `outcome` (a `research.types.Outcome`). If the search fails, the
+      update is 0.
     Raises:
       ValueError, TypeError: An argument is out of range or unknown, update got no
         params, value or value_fn, or the params are complex.

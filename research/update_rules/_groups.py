@@ -55,9 +55,9 @@ class MaskTable(NamedTuple):
 
 
 def masked_leaves(mask: Any, params: Params) -> MaskTable:
-    """Return a printable table that says for each leaf whether a mask covers it.
+    """Return a printable table that says at which leaves a mask is True.
 
-    With the mask of a weight decay, the covered leaves are those that decay.
+    If the mask belongs to a weight decay, these leaves decay.
 
     Args:
       mask: Pytree of booleans that is a prefix of the params: one boolean may stand for
@@ -67,8 +67,8 @@ def masked_leaves(mask: Any, params: Params) -> MaskTable:
       MaskTable with one row per leaf.
     Raises:
       ValueError, TypeError: The mask's structure is not a prefix of the structure of
-        the params, or an entry is not a boolean. The message names the faulty leaves of
-        the params and entries of the mask.
+        the params, or an entry is not a boolean. The message names the leaves of the
+        params and the entries of the mask that do not fit.
     Example:
       >>> params = {
       ...     "layer": {"weights": np.zeros((2, 3)), "bias": np.zeros(3)},
@@ -101,13 +101,14 @@ def checked_mask(
     """Convert a mask to a function that returns a boolean for every leaf of the params.
 
     The returned function also checks whether the mask fits the params. Its error
-    messages name the faulty leaves.
+    messages name the leaves that do not fit.
 
     Args:
       mask: Pytree of booleans that is a prefix of the params: one boolean may stand for
         a whole subtree. Or a function from the params to such a pytree.
-      name, entries_are: Texts for the error messages: the name of the argument that
-        holds the mask, and the values that its entries may have.
+      name, entries_are: Texts for the error messages. `name` is the name of the
+        argument that holds the mask. `entries_are` says which values an entry of the
+        mask may have.
     Returns:
       Function params -> pytree of booleans with the structure of the params.
       optax.masked accepts this function. The function raises the same errors as
@@ -162,12 +163,12 @@ def by_group(
     optax.partition and torch's parameter groups do the same.
 
     Some rules need the extra arguments of update: the gradient `grad`, and the
-    objective `value_fn` as a function of the params. Each rule gets the leaves of
-    `grad` that belong to its group. Each rule gets value_fn as a function of the params
-    of its group, with all other leaves fixed. Other extra arguments (value, indices)
-    are passed on unchanged. Inside a group, `clip_by_global_norm` uses the norm of that
-    group only. To clip by the norm of all leaves, chain `clip_by_global_norm` before
-    this rule.
+    objective `value_fn` as a function of the params. The rule of a group gets only the
+    leaves of `grad` that belong to this group. It gets value_fn as a function of the
+    params of this group, with all other leaves fixed. Other extra arguments (value,
+    indices) are passed on unchanged. In the rule of a group, `clip_by_global_norm` uses
+    the norm of this group only. To clip by the norm of all leaves, chain
+    `clip_by_global_norm` before this rule.
 
     Args:
       rules: Mapping from the label of a group, a str, to the rule of the group. If no

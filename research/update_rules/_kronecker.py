@@ -87,16 +87,16 @@ def soap(
     After the step, L <- β L + (1 - β) G_t G_tᵀ and R <- β R + (1 - β) G_tᵀ G_t, where β
     is shampoo_beta. If t is a multiple of k = refresh_every, the bases are then
     refreshed, that is, brought closer to the eigenvectors of L and R. First the columns
-    q_i of Q_L are sorted by q_iᵀ L q_i, the largest first. The rows of V_t are put in
-    the same order, because row i belongs to q_i. With refresh="qr", Q_L then becomes
-    the orthogonal factor of the QR factorisation of L Q_L, which is one step of
+    q_i of Q_L are sorted by q_iᵀ L q_i, the largest first. The rows of V_t get the same
+    order as these columns, because row i belongs to q_i. With refresh="qr", Q_L then
+    becomes the orthogonal factor of the QR factorisation of L Q_L, which is one step of
     orthogonal iteration. With refresh="eigh", Q_L becomes the matrix of the
     eigenvectors of L. Q_R is refreshed in the same way with R.
 
     The first call only sets L = (1 - β) G Gᵀ and R = (1 - β) Gᵀ G, computes Q_L and Q_R
-    by an eigen-decomposition, and returns the update 0. Because the bases change only
-    after a step, they do not depend on the gradient that they rotate. If the bases are
-    I, the rule is Adam from the second call on.
+    by eigen-decompositions, and returns the update 0. The bases change only after a
+    step, so they do not depend on the gradient that they rotate. If the bases are I,
+    the rule is Adam from the second call on.
 
     A leaf with more than two axes has a basis for each axis. Axes of length 1, and axes
     longer than max_size, are not rotated. Vectors and scalars are not rotated either,
@@ -107,24 +107,25 @@ def soap(
     rounding error of the entry, the entry counts as 0. If the square of an entry
     overflows, this entry of the rotated step N_t is 0. With eps=0, an entry that is 0
     in all steps gives 0/0, which is NaN. If L or R overflows, its basis no longer
-    changes. A NaN in a gradient makes all later steps of its leaf NaN. To skip such a
-    step, wrap the rule in `skip_nonfinite`.
+    changes. A NaN in a gradient makes all later steps of its leaf NaN. To skip steps
+    with such a gradient, wrap the rule in `skip_nonfinite`.
 
-    In the paper by Vyas et al., ε is inside the root. The authors' code has the rule of
-    this function, with two differences. The code adds ε to √V_t, before the bias
-    correction of V_t. It also multiplies the weights by 1 - η λ after the step, which
-    changes the result by a term of the size η² λ. In the authors' code, the defaults of
-    β1, β2 and k are the same as here, and the default of λ is 0.01. optax and torch do
-    not have SOAP.
+    In the paper by Vyas et al., ε is inside the root. The authors' code differs from
+    this rule in two points. First, the code adds ε to √V_t, before the bias correction
+    of V_t. Second, it multiplies the weights by 1 - η λ after the step, which changes
+    the result by a term of the size η² λ. In the authors' code, the defaults of β1, β2
+    and k are the same as here, and the default of λ is 0.01. optax and torch do not
+    have SOAP.
 
     The state of a matrix of shape (m, n) has 2 m n + 2 m² + 2 n² numbers. For a square
     matrix, this is six numbers per parameter, where Adam has two. The numbers have at
-    least float32 precision, whatever the dtype of the params. A step costs 4 (m + n) m
-    n multiplications more than Adam, and a refresh about 10 (m³ + n³).
+    least float32 precision, whatever the dtype of the params. A step needs
+    4 (m + n) m n more multiplications than a step of Adam. A refresh needs about
+    10 (m³ + n³) multiplications.
 
-    Use it for networks with weight matrices, where it needs fewer steps than AdamW. The
-    batch should be so large that computing the gradient takes much more time than the
-    additional operations of SOAP.
+    Use it for networks with weight matrices, where SOAP needs fewer steps than AdamW.
+    The batch should be so large that computing the gradient takes much more time than
+    the additional operations of SOAP.
 
     Args:
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
@@ -391,27 +392,28 @@ def kl_soap(
     and their bias is not corrected. The bases Q_L and Q_R are orthogonal matrices.
     Their columns approximate the eigenvectors of the factors L and R.
 
-    After the step, the factors L and R are updated, and so are d_L and d_R, the moving
-    averages of their eigenvalues. With β = shampoo_beta and P = Q_Lᵀ G_t Q_R,
+    d_L and d_R are moving averages of the eigenvalues of L and R. After the step, L, R,
+    d_L and d_R are updated. With β = shampoo_beta and P = Q_Lᵀ G_t Q_R,
     L <- β L + (1 - β) G_t Q_R diag(1 / d_R) Q_Rᵀ G_tᵀ / n,
     d_L,i <- max(β d_L,i + (1 - β) mean_j (P_ij² / d_R,j), c^(-2)) for each i,
     with c = max(10, min(m, 4000)). R and d_R are updated in the same way, with G_t
-    transposed, L and R exchanged, and m and n exchanged. These formulas use the values
-    of d_L and d_R from before step t.
+    transposed, L and R exchanged, and m and n exchanged. On the right-hand sides, d_L
+    and d_R have their old values.
 
     If t is a multiple of refresh_every, the bases are then refreshed. Q_L becomes the
     orthogonal factor of the QR factorisation of L Q_L. In the same way, Q_R is computed
     from R Q_R.
 
-    In `soap`, L is the average of G Gᵀ. Here, the gradients in L are whitened by R,
-    that is, multiplied by R^(-1/2), and the gradients in R are whitened by L. With E
-    for the expected value, L estimates E[G R⁻¹ Gᵀ] / n and R estimates E[Gᵀ L⁻¹ G] / m.
-    If L and R equal these expected values, no other Kronecker product of two factors
-    has a smaller Kullback-Leibler divergence from the covariance of the gradients.
+    In `soap`, L is the average of G Gᵀ. In this rule, the gradients in L are whitened
+    by R, that is, each G is multiplied by R^(-1/2). In the same way, the gradients in R
+    are whitened by L. With E for the expected value, L estimates E[G R⁻¹ Gᵀ] / n and R
+    estimates E[Gᵀ L⁻¹ G] / m. If L and R equal these expected values, no other
+    Kronecker product of two factors has a smaller Kullback-Leibler divergence from the
+    covariance of the gradients.
 
     The first call only sets L = (1 - β) G Gᵀ / n and R = (1 - β) Gᵀ G / m, computes Q_L
-    and Q_R by an eigen-decomposition, and returns the update 0. At this call, all
-    entries of d_L and d_R are first_eigenvalue.
+    and Q_R by eigen-decompositions, and returns the update 0. All entries of d_L and
+    d_R start at first_eigenvalue. The first call does not change them.
 
     A leaf with more than two axes has a factor for each axis. In the factor of an axis,
     the gradients are whitened along all other axes. Axes of length 1, and axes longer
@@ -423,14 +425,14 @@ def kl_soap(
     rounding error of the entry, the entry counts as 0. If the square of an entry
     overflows, this entry of the rotated step N_t is 0. If a factor overflows, its basis
     no longer changes. A NaN in a gradient makes all later steps of its leaf NaN. To
-    skip such a step, wrap the rule in `skip_nonfinite`.
+    skip steps with such a gradient, wrap the rule in `skip_nonfinite`.
 
-    The rule is that of the authors' code with using_klsoap=True, with the same defaults
-    except for λ, which is 0.01 there. There are four differences. The authors' code
-    multiplies the weights by 1 - η λ after the step, which changes the result by a term
-    of the size η² λ. It computes in bfloat16. It refuses vectors and leaves with more
-    than three axes. For a leaf with three axes, it updates the last axis first, and
-    uses the new eigenvalues of an axis for the next axis. optax and torch do not have
+    The authors' code with using_klsoap=True has the same defaults, except that its λ is
+    0.01. It differs from this rule in four points. First, it multiplies the weights by
+    1 - η λ after the step, which changes the result by a term of the size η² λ. Second,
+    it computes in bfloat16. Third, it refuses vectors and leaves with more than three
+    axes. Fourth, for a leaf with three axes, it updates the last axis first, and uses
+    the new eigenvalues of an axis for the next axis. optax and torch do not have
     KL-SOAP.
 
     The state of a matrix of shape (m, n) has 2 m n + 2 m² + 2 n² + m + n numbers, in at
@@ -451,7 +453,8 @@ def kl_soap(
       refresh_every: Number of steps between two refreshes of the bases, a positive
         integer; may be traced.
       shampoo_beta: Decay rate β in [0, 1); may be traced. None means β2.
-      first_eigenvalue: Starting value of all eigenvalues d, positive; may be traced.
+      first_eigenvalue: Starting value of all entries of d_L and d_R, positive; may be
+        traced.
       max_size: Largest length of an axis that is rotated, an integer of at least 0;
         None means 10,000. This argument cannot be traced, because it decides the shapes
         of arrays.
@@ -666,47 +669,48 @@ def shampoo(
     A_(t-1) + (1 - β2) G_t G_tᵀ and A_0 = 0, and in the same way for R_t. The inverse
     roots L_t^(-1/q) and R_t^(-1/q) are computed only at the calls 1, 1 + k, 1 + 2 k,
     ... of update, where k is refresh_every. Such a computation is a refresh. Until the
-    next refresh, the roots stay the same. With graft, the matrix
-    L_t^(-1/q) M_t R_t^(-1/q) is rescaled to the length of the step that another rule
-    would take with the rate 1. For an axis longer than max_size, only the diagonal of
-    the factor is used.
+    next refresh, the roots do not change. With `graft`, the matrix
+    L_t^(-1/q) M_t R_t^(-1/q) is rescaled to the norm of the update of another rule,
+    graft(1). For an axis longer than max_size, only the diagonal of the factor is used.
 
     If b1, ε and λ are 0 and the options have their defaults, the first update of a
     matrix is -η U Vᵀ, where G = U S Vᵀ is the singular value decomposition. `muon`
     approximates U Vᵀ. If a factor overflows, its root is 0 from the next refresh on,
     and then only weight decay moves the leaf. A NaN in a gradient makes all later steps
-    of its leaf NaN. To skip such a step, wrap the rule in `skip_nonfinite`.
+    of its leaf NaN. To skip steps with such a gradient, wrap the rule in
+    `skip_nonfinite`.
 
     The argument `method` says how the inverse roots are computed. method="eigh" uses an
-    eigen-decomposition. If an eigenvalue of a factor is 0, it is left out, as in a
-    pseudo-inverse. method="newton" uses the coupled Newton iteration, which consists of
-    matrix products and is faster on accelerators. With either method, if only the
-    diagonal of a factor is used, its zero entries are left out.
+    eigen-decomposition. Eigenvalues of 0 are left out, as in a pseudo-inverse.
+    method="newton" uses the coupled Newton iteration, which consists of matrix products
+    and is faster on accelerators. With either method, if only the diagonal of a factor
+    is used, zeros on this diagonal are left out.
 
-    With method="newton", the relative error of a root is about the machine epsilon
-    times the condition number, the ratio of the factor's largest eigenvalue to the
-    smallest. If this product is not below 1, the iteration fails: the step may be
+    With method="newton", the relative error of a root is about δ κ, where δ is the
+    machine epsilon and κ is the condition number of the factor (its largest eigenvalue
+    divided by its smallest). If δ κ is 1 or more, the iteration fails: the step may be
     wrong, ∞ or NaN. At the first refresh, the smallest eigenvalue is ε for vectors, and
-    for one factor of a matrix that is not square. For such leaves, the iteration fails
-    if ε is 0, and in float32 if ε is below about 1e-7 |G_1|² (unless G_1 is 0). If ε is
-    small, check the field `residual` of the state. This number is the largest entry of
-    |X^q F - I| over all factors F and their roots X at the last refresh.
+    for one factor of a matrix that is not square. For such leaves, unless G_1 is 0, the
+    iteration fails if ε is 0. In float32, it also fails if ε is below about
+    1e-7 |G_1|². If ε is small, check the field `residual` of the state. This number is
+    the largest entry of |X^q F - I| over all factors F and their roots X at the last
+    refresh.
 
     optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε. It
-    uses G_t in place of M_t by default, and computes the roots at the calls k, 2 k, ...
-    Google's distributed Shampoo has b2, grafting and Newton's iteration. It uses ε
-    times the largest eigenvalue in place of ε. In place of M_t it has an average or sum
-    of the preconditioned gradients. Meta's distributed Shampoo corrects the bias of the
-    moving averages.
+    uses G_t in place of M_t by default, and computes the roots at the calls k, 2 k, 3 k
+    and so on. Google's distributed Shampoo has b2, grafting and Newton's iteration. It
+    uses ε times the largest eigenvalue in place of ε. In place of M_t it has an average
+    or sum of the preconditioned gradients. Meta's distributed Shampoo corrects the bias
+    of the moving averages.
 
-    The state of a matrix of shape (m, n) has m n + 2 m² + 2 n² numbers. For a square
-    matrix, this is five numbers per parameter. Factors and roots have at least float32
-    precision, whatever the dtype of the params. A step costs 2 (m + n) m n
-    multiplications, and a refresh about 10 (m³ + n³).
+    The state of a matrix of shape (m, n) has m n + 2 m² + 2 n² numbers, and those of
+    graft(1). For a square matrix, this is five numbers per parameter without graft.
+    Factors and roots have at least float32 precision, whatever the dtype of the params.
+    A step costs 2 (m + n) m n multiplications, and a refresh about 10 (m³ + n³).
 
-    Use it for matrices with up to a few thousand rows and columns, with a max_size that
-    is large enough for them, and a refresh_every of 10 or more. With graft=adagrad, a
-    learning rate that was tuned for `adagrad` can be used.
+    Use it for matrices with up to a few thousand rows and columns. Set max_size to at
+    least the lengths of their axes, and refresh_every to 10 or more. With
+    graft=adagrad, a learning rate that was tuned for `adagrad` can be used.
 
     Args:
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
@@ -1054,17 +1058,16 @@ def psgd_draws(key: Key, count: Integer, params: Params) -> PsgdDraws:
     """Return the random numbers of a step of `psgd_kron`: a uniform number and noise.
 
     The key of the step is fold_in(key, count), where fold_in is `jax.random.fold_in`.
-    The uniform number is drawn with fold_in(key of the step, 0). The noise of leaf i,
-    counted from 1 in the order of jax.tree.leaves, is drawn with fold_in(key of the
-    step, i).
+    The uniform number is drawn with fold_in(key of the step, 0). The noise of leaf i is
+    drawn with fold_in(key of the step, i). Here i counts the leaves from 1, in the
+    order of jax.tree.leaves.
 
     Args:
-      key: Argument key of `psgd_kron`.
-      count: Number of steps that the rule took before this one, an integer of at least
-        0.
+      key: The argument `key` of `psgd_kron`.
+      count: Number of earlier steps, an integer of at least 0.
       params: Params, or arrays of their structure, shapes and dtypes.
     Returns:
-      The PsgdDraws.
+      The PsgdDraws, with the fields `uniform` and `noise`.
     Raises:
       TypeError: key is not a key, count is not an integer, or params are not arrays.
       ValueError: count is negative.
@@ -1103,11 +1106,11 @@ def psgd_kron(
 
     For a matrix X_t with the gradient G_t,
     u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t), where λ is weight_decay and
-    M_t = β1 M_(t-1) + (1 - β1) G_t. u_t is the update and η_t the learning rate. M
-    starts at 0, and the factors Q_L and Q_R, upper triangular matrices, start at I.
+    M_t = β1 M_(t-1) + (1 - β1) G_t. u_t is the update and η_t the learning rate. M_0 is
+    0. The factors Q_L and Q_R are upper triangular matrices, which start at I.
 
-    Before this step, the factors are updated with the probability `probability`. The
-    update of Q_L is
+    Each call of update first updates the factors, with the probability `probability`,
+    and then computes u_t. The update of Q_L is
     Q_L <- Q_L - (μ / |A Aᵀ + B Bᵀ|) triu(A Aᵀ - B Bᵀ) Q_L, with
     A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1).
     Q_R is updated in the same way, with Aᵀ A and Bᵀ B in place of A Aᵀ and B Bᵀ. V_t
@@ -1120,21 +1123,22 @@ def psgd_kron(
     leaves are multiplied by the same number, so that their norm over all leaves is at
     most √N. Here N is the number of parameters in all leaves. Then each entry is
     limited to [-1, 1]. In the example below, the factors are I, √N is 2 and the norm is
-    about 8. So the entries 0.5 and 8 are first divided by about 4, and then 8 / 4
-    becomes 1. The learning rate 0.5 gives the updates -0.062 and -0.5.
+    about 8. So the entries 0.5 and 8 are first divided by about 4. Then the second
+    entry, now about 2, is limited to 1. The learning rate 0.5 gives the updates -0.062
+    and -0.5.
 
     A leaf with more than two axes has a factor for each axis. A factor is a diagonal
     matrix for vectors and scalars, for axes of length 1, and for axes longer than
-    max_size. The factor of a vector therefore scales each entry on its own. If the new
-    value of a factor is not finite, the factor stays as it is. A NaN in a gradient
-    stays in the average M_t, so all later steps of this leaf are NaN. The other leaves
-    become NaN, too, because clip multiplies all leaves by the same number. Wrap the
-    rule in `skip_nonfinite` to skip such a step.
+    max_size. The factor of a vector therefore scales each entry separately. If the new
+    value of a factor is not finite, the factor does not change. A NaN in a gradient
+    stays in the average M_t, so all later steps of this leaf are NaN. The steps of the
+    other leaves become NaN, too, because clip multiplies all leaves by the same number.
+    To skip steps with such a gradient, wrap the rule in `skip_nonfinite`.
 
-    The rule is that of psgd_jax (`kron`, commit 16edaa9), with two differences. In one
+    The rule is `kron` of psgd_jax (commit 16edaa9), with two differences. First, in one
     of a hundred steps, psgd_jax rescales the factors of a leaf to equal size, which
-    only changes rounding errors. psgd_jax also lowers the probability from 1 to 0.03 in
-    the course of 4,000 steps. To do the same here, pass a schedule as the probability.
+    only changes rounding errors. Second, psgd_jax lowers the probability from 1 to 0.03
+    in the course of 4,000 steps. To do the same, pass a schedule as `probability`.
     Later versions of psgd_jax correct the bias of M_t, and clip by the root mean square
     of a leaf. optax and torch do not have PSGD.
 
@@ -1157,9 +1161,10 @@ def psgd_kron(
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
         such a pytree. Leaves marked True are decayed. None means all leaves.
-      max_size: Length of an axis, an integer of at least 0; None means 8,192. The
-        factors of longer axes are diagonal. This argument cannot be traced, because it
-        decides the shapes of arrays.
+      max_size: Largest length of an axis whose factor is a triangular matrix, an
+        integer of at least 0; None means 8,192. The factors of longer axes are
+        diagonal. This argument cannot be traced, because it decides the shapes of
+        arrays.
     Returns:
       The rule; its update needs params.
     Raises:

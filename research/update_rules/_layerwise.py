@@ -114,16 +114,16 @@ def lamb(
     the authors' code. Without this replacement, a leaf that starts at 0 would have the
     ratio 0 and could never move.
 
-    The paper by You et al. has a function φ that may clip |x_t|. φ is the identity here
-    and in optax.lamb, which is the same rule. The authors' code (ALBERT) does not
-    correct the bias. timm's Lamb is the same with max_grad_norm=None and
+    In the paper by You et al., a function φ may clip |x_t|. In this rule, φ is the
+    identity. optax.lamb is the same rule. The authors' code (ALBERT) does not correct
+    the bias. timm's Lamb is the same rule with max_grad_norm=None and
     always_adapt=True. By default timm's Lamb clips the global norm of the gradient to
     1, and leaves out the ratio for leaves with λ = 0. torch does not have LAMB.
 
-    Use it for large batches on models with many layers of different scales, with
-    warm-up. On small problems, LAMB rarely has an advantage over AdamW. With η = 0.1,
-    the norm of a leaf's step is a tenth of the norm of the leaf, even near a minimum.
-    Therefore let the rate decay.
+    Use it for large batches on models with many layers of different scales, with a
+    warm-up of the rate. On small problems, LAMB rarely has an advantage over AdamW.
+    With η = 0.1, the norm of a leaf's step is a tenth of the norm of the leaf, even
+    near a minimum. Therefore let the rate decay.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -182,10 +182,10 @@ class MatrixAxes:
     has fields for the axes, but cannot cut a matrix into blocks.
 
     Attributes:
-      inputs, outputs: Input axes and output axes: an axis of the leaf or a tuple of
-        axes. Negative numbers count from the end.
-      input_heads, output_heads: Numbers of blocks into which the rows and the columns
-        of a matrix are cut. 1 means that they are not cut.
+      inputs, outputs: Input axes and output axes of the leaf. Each is the number of an
+        axis, or a tuple of such numbers. Negative numbers count from the last axis.
+      input_heads, output_heads: Number of blocks into which the rows are cut, and
+        number of blocks into which the columns are cut. 1 means no cut.
     Raises:
       ValueError, TypeError: An axis is not an integer, or a number of blocks is not a
         positive integer.
@@ -344,8 +344,8 @@ def muon(
     converge to 1, but this takes more iterations. If the coefficients differ between
     iterations, fewer iterations are needed. The coefficients of the Polar Express
     (ns_coeffs="polar_express") map singular values of at least 0.01 |A| to values
-    between 0.87 and 1.13 in five iterations. In six iterations, the values differ from
-    1 by at most 0.003.
+    between 0.87 and 1.13 in five iterations. After six iterations, these values differ
+    from 1 by at most 0.003.
 
     If consistent_rms is a number r, then s = r √max(m, n), and the root mean square of
     s times the value of O is about r for every shape. With r = 0.2, this root mean
@@ -353,7 +353,7 @@ def muon(
     decay of AdamW can be used.
 
     The rule differs from the reference implementation in two ways. First, the reference
-    rounds to bfloat16 inside O, and this rule keeps the leaf's dtype. Second, for
+    rounds to bfloat16 inside O. This rule computes in the leaf's dtype. Second, for
     kernels of convolutions, the reference computes s from the height and the width of
     the kernel, so that s is 1 for a square kernel. This rule computes s from the m and
     n of the matrices that the argument `matrices` describes.
@@ -362,18 +362,18 @@ def muon(
     instead of |A| + ε. Its adjust_lr_fn="match_rms_adamw" is consistent_rms=0.2 here.
 
     optax.contrib.muon differs in four ways. First, optax corrects the bias, as this
-    rule does with bias_correction=True: in β M_t + (1 - β) G_t, it divides M_t by 1 -
-    β^(t+1) and G_t by 1 - β^t. With β = 0.95, the weight of the first gradient in the
-    second update is then 0.374 times the weight of the second gradient, instead of
-    0.463 times. Second, optax's ε is 1e-8. Third, optax's `nesterov`, which is on by
-    default, also turns the Adam for the other leaves into NAdam. Fourth, optax makes
-    one iteration for each triple of a list of coefficients, and refuses a list of more
-    than ns_steps triples. This rule always makes ns_steps iterations: it uses the first
-    ns_steps triples, and repeats the last triple of a shorter list, as the paper of the
-    Polar Express does.
+    rule does with bias_correction=True. In β M_t + (1 - β) G_t, optax divides M_t by
+    1 - β^(t+1) and G_t by 1 - β^t. For example, let β be 0.95. In the second update,
+    the weight of the first gradient is then 0.374 times the weight of the second.
+    Without the correction, it is 0.463 times this weight. Second, optax's ε is 1e-8.
+    Third, optax's `nesterov`, which is on by default, also turns the Adam for the other
+    leaves into NAdam. Fourth, optax makes one iteration for each triple of a list of
+    coefficients, and refuses a list of more than ns_steps triples. This rule always
+    makes ns_steps iterations. It ignores further triples, and repeats the last triple
+    of a shorter list, as the paper of the Polar Express does.
 
     The state of a matrix has one number per parameter, for M_t. The state of any other
-    leaf is that of the inner rule, which is two numbers per parameter for Adam.
+    leaf is that of the rule from `inner`. For Adam, this is two numbers per parameter.
 
     Use it for the weight matrices between hidden layers of deep networks, where it
     converges fast. Leave input layers, output layers, biases and gains to `inner`. The
@@ -391,23 +391,24 @@ def muon(
       ns_steps: Number of iterations, an integer from 1 to 1000; may be traced.
       ns_coeffs: Coefficients a, b and c, or a sequence of such triples, one for each
         iteration. Iterations beyond the last triple use the last triple. Names of
-        published coefficients are accepted, too: "standard" (the reference's, the
-        default), "polar_express" and "dion".
+        published coefficients are accepted, too: "standard" (those of the reference
+        implementation, the default), "polar_express" and "dion".
       bias_correction: Whether to correct the bias, as optax does. With nesterov=True,
         M_t is divided by 1 - β^(t+1) and G_t by 1 - β^t. With nesterov=False, M_t is
         divided by 1 - β^t.
       matrices: Pytree of True, False and `MatrixAxes` (a prefix of the params), or a
-        function from params to such a pytree. Leaves marked True, which must have two
-        axes, are orthogonalised. `MatrixAxes` names the axes of a leaf that become the
-        rows and the columns of a matrix. Each index of the remaining axes gives one
-        matrix, for example one for each attention head. m and n are then the numbers of
-        rows and columns of one matrix. None selects the leaves with two axes.
+        function from params to such a pytree. A leaf marked True must have two axes,
+        and is one matrix. A leaf marked False uses the rule from `inner`. `MatrixAxes`
+        names the axes of a leaf that become the rows and the columns of a matrix. Each
+        index of the remaining axes gives one matrix, for example one for each attention
+        head. m and n are then the numbers of rows and columns of one matrix. None
+        selects the leaves with two axes.
       inner: Function from a rate to the rule for the other leaves; None means adam. The
         rule is made with the rate 1, and its updates are multiplied by η_t. For
         example, `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.
-      consistent_rms: Approximate root mean square r of the product of s and the value
-        of O, at least 0; may be traced. This product times -η_t is the step without
-        weight decay. None means s = √max(1, n / m).
+      consistent_rms: Approximate root mean square r of s O(...), at least 0; may be
+        traced. The step without weight decay is -η_t s O(...). None means
+        s = √max(1, n / m).
     Returns:
       The rule; its update needs params.
     Raises:
@@ -719,8 +720,8 @@ def normuon(
     consistent_rms is a number c, then s = c √(m n) / (|P_t| + δ), and the root mean
     square of s P_t is c.
 
-    The rule is the same as the authors' code, except that the code rounds to bfloat16
-    inside O. The algorithm of Li et al. has consistent_rms=0.2. In the authors' code,
+    The authors' code is the same rule, except that the code rounds to bfloat16 inside
+    O. The algorithm of Li et al. has consistent_rms=0.2. In the authors' code,
     matrices have shape (outputs, inputs), so v_t has a number for each row. optax and
     torch do not have NorMuon.
 
@@ -736,7 +737,8 @@ def normuon(
         inner: As in `muon`.
       beta2: Decay rate β2 in [0, 1); may be traced.
       consistent_rms: Root mean square c of s P_t, at least 0; may be traced. The step
-        without weight decay is -η_t s P_t. None keeps the norm of Muon's step.
+        without weight decay is -η_t s P_t. None gives this step the norm of Muon's
+        step.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -862,15 +864,15 @@ def hyperball(
     take the step of the inner rule, multiplied by η_t. This rule is called AdamH if the
     inner rule is Adam, and MuonH if the inner rule is Muon.
 
-    If D_t is 0, the matrix is not changed. A matrix that starts at 0 has no norm to
-    keep, so it takes the step of the inner rule. For a matrix that keeps its norm,
-    weight decay in the inner rule only changes the direction D_t. The norms |X_0| and
-    |D_t| must be in the range of the dtype in which they are computed (at least
-    float32).
+    If D_t is 0, the matrix does not change. A matrix that starts at 0 has no norm to
+    keep, so it takes the step of the inner rule, multiplied by η_t. For a matrix that
+    keeps its norm, weight decay in the inner rule only changes the direction of D_t.
+    The norms |X_0| and |D_t| must be in the range of the dtype in which they are
+    computed (at least float32).
 
-    If AdamW has the rate η_A and the decay λ, Wen et al. replace it by this rule with η
-    = √(η_A λ). In the long run, the weights then turn about as fast as with AdamW.
-    optax and torch do not have the rule.
+    Wen et al. replace AdamW with the rate η_A and the decay λ by this rule with the
+    rate η = √(η_A λ). In the long run, the weights then turn about as fast as with
+    AdamW. optax and torch do not have the rule.
 
     The rule stores one number per matrix, in addition to the state of the inner rule.
 

@@ -82,19 +82,18 @@ def gauss_newton(
     u_t = a_t h_t, where u_t is the update and h_t minimises |J_t h + r_t|. r_t = r(x_t)
     are the residuals at the params x_t, and J_t is their Jacobian.
 
-    A line search chooses the step size a_t. It tries η, η s, η s², ... and takes the
-    first that satisfies Armijo's condition, F(x_t + a_t h_t) <=
-    F(x_t) + c a_t ∇F(x_t)ᵀh_t. Here F is ½ |r|², η is learning_rate, s is shrink and c
-    is sufficient_decrease. A violation by at most the rounding error of F is accepted.
-    If none of the first max_evaluations step sizes satisfies the condition, the update
-    is 0.
+    A line search tries the step sizes η, η s, η s² and so on. a_t is the first of them
+    that satisfies Armijo's condition, F(x_t + a_t h_t) <= F(x_t) + c a_t ∇F(x_t)ᵀh_t.
+    Here F is ½ |r|², η is learning_rate, s is shrink and c is sufficient_decrease. A
+    violation by at most the rounding error of F is accepted. If none of the first
+    max_evaluations step sizes satisfies the condition, the update is 0.
 
-    h_t comes from a QR factorisation of J. It does not come from JᵀJ, because the
-    condition number of JᵀJ is the square of that of J. For linear residuals and η = 1,
-    one step reaches the minimum. For nonlinear residuals, the rule omits the term
-    Σ r_i ∇²r_i of the Hessian. If the residuals are small at the minimum, this term is
-    small there, and the rule is fast. The rule ignores the incoming gradient, so the
-    objective may be any multiple of |r|². optax and torch do not have this rule.
+    h_t is computed from a QR factorisation of J. The matrix JᵀJ is not used, because
+    its condition number is the square of that of J. For linear residuals and η = 1, one
+    step reaches the minimum. For nonlinear residuals, the rule omits the term
+    Σ r_i ∇²r_i of the Hessian of F. If the residuals are small at the minimum, this
+    term is small there, and the rule is fast. The rule ignores the incoming gradient,
+    so the objective may be any multiple of |r|². optax and torch do not have this rule.
 
     If a column of J is a linear combination of the other columns, the field `curvature`
     of the state reports a singular matrix, and the argument `singular` chooses the
@@ -115,8 +114,9 @@ def gauss_newton(
         None means that residual_fn is passed to update instead.
       singular: Kind of step if columns of J are linearly dependent, "shortest" or
         "stop" (see above).
-      line_search: Whether to search for the step size. False uses η without evaluating
-        F. This is Gauss's own method, which may diverge.
+      line_search: Whether to search for the step size. If False, the step size is η,
+        and F is not evaluated. With η = 1, this is Gauss's original method, which may
+        diverge.
       sufficient_decrease: Constant c in [0, 1).
       shrink: Factor s in (0, 1).
       max_evaluations: Maximum number of step sizes to try in one step, a positive
@@ -259,12 +259,12 @@ def levenberg_marquardt(
 
     u_t = h_t, where h_t minimises |J_t h + r_t| subject to |D_t h| <= Δ_t. If the step
     is rejected, the update u_t is 0 instead. x_t are the params, r_t = r(x_t) are the
-    residuals, J_t is their Jacobian and Δ_t is the radius of the trust region. D is
-    diagonal. Each diagonal entry is the largest length so far of the corresponding
-    column of J, or 1 if all these lengths are 0. The rule therefore does not depend on
-    the units of the parameters. Equivalently, h_t minimises |J h + r|² + μ |D h|²,
-    where the radius determines the damping μ >= 0 (Moré). h comes from a QR
-    factorisation of J with √μ D below it, and not from JᵀJ.
+    residuals, J_t is their Jacobian and Δ_t is the radius of the trust region. D_t is
+    diagonal. Its entry j is the largest length that column j of J had at any step so
+    far, or 1 if all these lengths are 0. The rule therefore does not depend on the
+    units of the parameters. Equivalently, h_t minimises |J h + r|² + μ |D h|², where
+    the radius determines the damping μ >= 0 (Moré). h is computed from a QR
+    factorisation of J with √μ D below it. The matrix JᵀJ is not used.
 
     A trial is a step h that is computed, and then accepted or rejected. Let F = ½ |r|².
     The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the decrease of F
@@ -272,21 +272,22 @@ def levenberg_marquardt(
     accepted. The state stores ρ as `gain`.
 
     The first radius is Δ_0 = η |D x_0|, or η if x_0 = 0. If ρ < 1/4, the next radius is
-    |D h| / 10. If ρ >= 3/4, or if ρ >= 1/4 and μ = 0, the next radius is 2 |D h|. In
-    all other cases, the trial at t = 0 sets the radius to |D h|, and later trials do
-    not change the radius.
+    |D h| / 10. If ρ >= 3/4, or if ρ >= 1/4 and μ = 0, the next radius is 2 |D h|.
+    Otherwise, the radius is |D h| after the first trial, and does not change after a
+    later trial.
 
     If the residuals stay large, the rule described so far would take many small steps,
-    because JᵀJ lacks the second derivatives Σ r_i ∇²r_i of F. Each trial therefore
+    because JᵀJ lacks the term Σ r_i ∇²r_i of the Hessian of F. Each trial therefore
     compares two predictions of F(x) - F(x + h). The linear model of r predicts
     a = -gᵀh - ½ |J h|², with g = Jᵀr. The quadratic model of F predicts
     a - ½ Σ r_i hᵀ∇²r_i h. The error of a model is the absolute difference between its
     prediction and F(x) - F(x + h). A trial is a miss if the linear model's error is
     above |a| / 10 and above ten times the quadratic model's error. After three misses
-    in a row, the rule changes to the quadratic model: h minimises this model subject to
-    |D h| <= Δ, as in `trust_region_newton`, and ρ uses the prediction of this model.
-    The rule returns to the linear model after a trial in which the linear model's error
-    is above |a| / 10 and the quadratic model's error is even larger.
+    in a row, the rule changes to the quadratic model. Then h minimises this model
+    subject to |D h| <= Δ, as in `trust_region_newton`, and the denominator of ρ is the
+    prediction of this model. The rule returns to the linear model after a trial in
+    which the linear model's error is above |a| / 10 and the quadratic model's error is
+    even larger.
 
     The rule differs in five points from MINPACK's lmder, which scipy's
     least_squares(method="lm") runs. First, this rule computes μ to full precision,
@@ -296,13 +297,13 @@ def levenberg_marquardt(
     the quadratic model. Fifth, this rule adds the rounding error of F to the numerator
     and to the denominator of ρ. If the changes of F are much smaller than this error, ρ
     is near 1 and the step is accepted, so the last digits of x converge. The rounding
-    error is 4 eps |r|ᵀ(|r| + |J| |x|), with the machine epsilon eps and absolute values
-    entry by entry.
+    error is estimated as 4 eps |r|ᵀ(|r| + |J| |x|), where eps is the machine epsilon
+    and |.| takes the absolute value of each entry.
 
     The rule ignores the incoming gradient, so the objective may be any multiple of
     |r|². optax and torch do not have this rule.
 
-    Use it to fit curves. It needs all residuals at once and does not work with
+    Use it to fit curves. The rule needs all residuals at once and does not work with
     mini-batches.
 
     Args:

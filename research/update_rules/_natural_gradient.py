@@ -71,29 +71,29 @@ def natural_gradient(
     = 0, the rule is then Newton's method without a line search.
 
     For logistic and softmax regression, with or without a penalty, fisher_fn may be
-    left out. The Hessian of the objective then takes the place of F and includes the
-    Hessian of the penalty. The objective is the argument value_fn of update. For other
-    models the Hessian differs from F, so pass fisher_fn. optax and torch do not have
+    left out. F is then the Hessian of the objective, which includes the Hessian of the
+    penalty. The objective is the argument value_fn of update. For other models this
+    Hessian is not the Fisher matrix, so pass fisher_fn. optax and torch do not have
     this rule.
 
     Use it for generalised linear models. It also suits small networks whose Hessian is
     indefinite, because F is never indefinite. The rule does not use the value of the
-    objective, so it has no line search. With η = 1 it may therefore diverge far from
-    the minimum. `newton` has a line search.
+    objective, so it has no line search. Far from the minimum, the rule may therefore
+    diverge with η = 1. `newton` has a line search.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule (number of earlier steps -> η).
-      fisher_fn: Function (params, indices=None) -> F, shape (n, n), with the params in
+      fisher_fn: Function (params, indices=None) -> F, shape (n, n) for n parameters in
         the order of `jax.flatten_util.ravel_pytree`. `indices` are the indices of the
-        mini-batch's examples, if update gets indices. A fisher_fn passed to update
-        takes precedence over this one. If neither is given, F is the Hessian of
-        value_fn.
+        mini-batch's examples, if update gets indices. If update gets a fisher_fn, this
+        argument is ignored. Without any fisher_fn, F is the Hessian of value_fn.
       damping: Damping λ, at least 0; may be traced.
-      singular: What to do if F + λ I is singular up to rounding errors, as for softmax
-        without a penalty. "drop" leaves out the directions whose eigenvalue is zero or
-        negative, up to rounding errors; "stop" takes no step. In both cases the field
-        `curvature` of the state reports the kind of the matrix, such as singular.
+      singular: What to do if F + λ I is not positive definite up to rounding errors, as
+        for softmax without a penalty. "drop" leaves out the directions whose eigenvalue
+        is zero or negative, up to rounding errors. "stop" takes no step. In both cases
+        the field `curvature` of the state reports the kind of the matrix, such as
+        singular.
     Returns:
       The rule; its update needs params, and fisher_fn or value_fn.
     Raises:

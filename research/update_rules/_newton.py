@@ -77,7 +77,7 @@ def newton(
 
     u_t = a_t p_t, where ∇²f(x_t) p_t = -∇f(x_t), f is the objective and x_t are the
     params. Let η be learning_rate, s be shrink and c be sufficient_decrease. The step
-    size a_t is the first number of η, η s, η s², ... that satisfies Armijo's condition
+    size a_t is the first of η, η s, η s², ... that satisfies Armijo's condition
     f(x_t + a_t p_t) <= f(x_t) + c a_t ∇f(x_t)ᵀp_t. A violation by at most ten times the
     rounding error of f is accepted. η = 1 tries the full step p_t first. If none of the
     first max_evaluations step sizes satisfies the condition, the update is 0.
@@ -100,8 +100,8 @@ def newton(
     the state reports the kind of the Hessian, such as positive definite.
 
     If the Hessian is zero, the rule takes no step. At an exact saddle point the
-    gradient is zero, so the step is zero, too. `trust_region_newton` leaves such a
-    point.
+    gradient is zero, so the step is zero, too. In contrast, `trust_region_newton`
+    leaves such a point.
 
     Use it for up to a few hundred params if the objective is smooth and the gradient
     exact, as in logistic regression. On mini-batches, the Hessian is as noisy as the
@@ -113,8 +113,8 @@ def newton(
       indefinite: Step for a Hessian that is not positive definite (see above):
         "reflect", "keep" or "stop".
       line_search: If True, search for the step size a_t as above. If False, a_t is η,
-        without a test of Armijo's condition. With η = 1, this is Newton's own method,
-        which may diverge.
+        without a test of Armijo's condition. With η = 1, this is Newton's original
+        method, which may diverge.
       sufficient_decrease: Constant c in [0, 1).
       shrink: Factor s in (0, 1).
       max_evaluations: Maximum number of step sizes to try in one step, a positive
@@ -123,9 +123,9 @@ def newton(
       The rule; its update needs params and value_fn, the objective as a function of the
       params. `research.descent` passes both.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        indefinite is unknown. Also raised by update if it lacks a required argument,
-        and by init if the params are complex.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or the
+        value of `indefinite` is unknown. Also raised by update if a required argument
+        is missing, and by init if the params are complex.
     References:
       Nocedal & Wright, Numerical Optimization (2006), algorithms 3.1 and 3.2, and
       section 3.4 on eigenvalues. Dauphin et al., Identifying and attacking the saddle
@@ -251,18 +251,18 @@ def trust_region_newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the minimum of the quadratic model inside a trust region.
 
-    u_t = p_t, or 0 if the step is rejected, where p_t minimises the model gᵀp + ½ pᵀ H
-    p subject to |p| <= Δ_t. g is the gradient, H the Hessian and Δ_t the radius, within
-    which the model is trusted. The rule computes p_t from the eigenvalues of H, and
-    therefore finds the global minimiser also if H is indefinite.
+    u_t = p_t, where p_t minimises the model gᵀp + ½ pᵀ H p subject to |p| <= Δ_t. If
+    the step is rejected, the update u_t is 0 instead. g is the gradient, H the Hessian
+    and Δ_t the radius, within which the model is trusted. The rule computes p_t from
+    the eigenvalues of H, and therefore finds the global minimiser even if H is
+    indefinite.
 
     Except in the hard case below, the minimiser is p_t = -(H + σ I)⁺ g, where ⁺ is the
-    pseudo-inverse, σ >= 0 and H + σ I is positive semidefinite. In the hard case, the
-    lowest eigenvalue is negative, g is orthogonal to the eigenvector of this
-    eigenvalue, and the minimiser over the span of the other eigenvectors lies inside
-    the region. The rule then extends the step along the eigenvector of the lowest
-    eigenvalue to the edge of the region, with an arbitrary sign. In this way the rule
-    leaves an exact saddle point.
+    pseudo-inverse, σ >= 0 and H + σ I is positive semidefinite. The hard case has three
+    conditions: the lowest eigenvalue λ is negative, g is orthogonal to the eigenvector
+    of λ, and the point -(H - λ I)⁺ g lies inside the region. The step then leads to
+    this point, and from there along the eigenvector, with an arbitrary sign, to the
+    edge of the region. In this way the rule leaves an exact saddle point.
 
     The ratio ρ_t is the decrease of the objective f divided by the decrease of the
     model. Before the division, ten times the rounding error of f is added to each of
@@ -274,9 +274,8 @@ def trust_region_newton(
 
     Use it if Newton with backtracking fails: at saddle points, in narrow curved
     valleys, and for singular Hessians. Each step costs one eigen-decomposition, which
-    takes about n³ operations for n params. A rejected step does not move the params.
-    The field `gain` of the state contains ρ_t, and the field `learning_rate` contains
-    the radius of the next step.
+    takes about n³ operations for n params. The field `gain` of the state contains ρ_t,
+    and the field `learning_rate` contains the radius of the next step.
 
     Args:
       learning_rate: First radius Δ_0, positive; may be traced.
@@ -287,8 +286,8 @@ def trust_region_newton(
       params. `research.descent` passes both.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number. Also
-        raised by update if it lacks a required argument, and by init if the params are
-        complex.
+        raised by update if a required argument is missing, and by init if the params
+        are complex.
     References:
       Nocedal & Wright (2006), algorithm 4.1 and section 4.3 (theorem 4.1 on the exact
       step, the hard case). Moré & Sorensen, Computing a trust region step, SIAM J. Sci.

@@ -96,14 +96,14 @@ def optimistic_adam(
     eps_root: Scalar = 0.0,
     nesterov: bool = False,
 ) -> optax.GradientTransformation:
-    """Adam that also steps along the last change of its direction.
+    """Adam's step plus the last change of this step.
 
     u_t = -η_t (α d_t + β (d_t - d_(t-1))), with d_0 = d_1. Here u_t is the update, η_t
     the learning rate, and -d_t the update of `adam` with the rate 1.
 
     Daskalakis et al. use α = β = 1 and d_0 = 0. optax.optimistic_adam_v2(η, alpha=α,
-    beta=β) is the same rule as here, with d_0 = d_1. optax's default is
-    nesterov=True, with the direction of `nadam`. The default here is False. The older
+    beta=β) is the same rule as here, with d_0 = d_1. But its default is nesterov=True,
+    with the direction of `nadam`, while the default here is False. The older
     optax.optimistic_adam(η, optimism=o) is the rule with α = 1 and β = o / η, but does
     not accept a schedule. torch does not have the rule.
 

@@ -317,11 +317,11 @@ def finite_difference(
         kink near x      0      0.05   0      0.10
         terms cancel     0.15   0.25   0.30   0.40
         few digits       0.80   0.95   0.95   1.15
-        far from 0       0.30   0.60   0.65   0.55
+        far from 0       0      0.05   0.20   0
 
     The verdict is "ok" for at least 96 % of the smooth functions and of the functions
     with a root at x. The median ratio of the bound to the error is between 15 and 21
-    for smooth functions, between 13 and 30 at roots, and between 31 and 370 far
+    for smooth functions, between 13 and 30 at roots, and between 31 and 390 far
     from 0.
 
     Values alone cannot reveal the following:

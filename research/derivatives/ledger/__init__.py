@@ -38,15 +38,15 @@ def explain(
     level: str = MATHEMATICS,
     expand: Sequence[str] = (),
 ) -> Ledger:
-    """Return a table of backpropagation through f at args, to check it by hand.
+    """Return a table of backpropagation through f at args, for a check by hand.
 
     JAX traces f to a list of equations, one for each operation. Each row of the table
     is one equation, with its value and its adjoint. The adjoint of a value is the
     derivative of f with respect to this value.
 
     If JAX runs each operation separately (`with jax.disable_jit()`), the gradients in
-    the table are bit-identical to the result of jax.grad(f). There are three
-    exceptions, in which the two agree only up to rounding errors:
+    the table are bit-identical to the result of jax.grad(f). In three cases, these
+    gradients are equal to the result of jax.grad(f) only up to rounding errors:
 
     - f has a `jax.checkpoint` inside another `jax.checkpoint`, or a `jax.checkpoint` of
       a function that uses its argument several times.
@@ -61,11 +61,11 @@ def explain(
       f: Any JAX function that takes arrays, or pytrees of arrays, and returns one real
         floating number.
       *args: Point of evaluation. The gradient is with respect to all floating leaves.
-      level: "primitives" shows all equations. "mathematics" hides the equations of a
-        `jax.custom_jvp` rule that have no adjoint. It also hides equations that only
-        change a shape or a dtype. Three kinds of equations are still shown: a
-        transposition, a conversion that may change a number, and a broadcast whose
-        result is the input of a sum or of a product of arrays.
+      level: "primitives" shows all equations. "mathematics" hides equations without an
+        adjoint in the rule of a `jax.custom_jvp`. It also hides equations that only
+        change a shape or a dtype, with three exceptions: a transposition, a conversion
+        that may change a number, and a broadcast whose result is the input of a sum or
+        of a product of arrays.
       expand: ("scan",) shows each step of a scan in separate rows. () shows a scan as
         one row.
     Returns:

@@ -31,13 +31,12 @@ class NonFinite(NamedTuple):
       source: Line of the user's code, or "" for an input.
       backward: True if the NaN or infinity is created only in the backward pass.
       sentence: Sentence that says where the NaN or infinity is created.
-      index: Index of the first NaN or infinity in the value of the row. If the value
-        has a NaN because an operand is infinite, `index` belongs to the first NaN, even
-        if an infinity comes before this NaN. If the value is finite, the row creates
-        the NaN or infinity in the backward pass, in its contribution to the adjoint of
-        an operand. `index` then belongs to the first NaN or infinity in this
-        contribution. An index into a single number is (). For a custom reverse rule,
-        `index` is also ().
+      index: Index of the first NaN or infinity in the value of the row. If an infinite
+        operand causes a NaN in the value, `index` is that of the first NaN, even if an
+        infinity has a lower index. If the value is finite, the NaN or infinity arises
+        in the backward pass, and `index` is an index into the contribution of the row
+        to the adjoint of an operand. For a single number and for a custom reverse rule,
+        `index` is ().
       value: The entry at `index`, a NaN or an infinity. None for a custom reverse rule.
     """
 

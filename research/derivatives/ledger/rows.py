@@ -47,10 +47,9 @@ class Row(NamedTuple):
         the value. In any other case the entry is None, and the adjoint is passed on by
         a vector-Jacobian product.
       adjoint: Adjoint of the value, or a tuple if there are several values. It is None
-        if the backward pass does not reach the row. This happens in three cases: the
-        function does not depend on the value, the value does not depend on a
-        differentiated input, or the value is computed inside a function with a custom
-        derivative rule.
+        if the backward pass does not reach the row. Examples: the function does not
+        depend on the value, the value does not depend on a floating argument, or the
+        value is computed inside a function with a custom derivative rule.
       contributions: Tuple with the contribution of this row to the adjoint of each
         input. An entry is None if there is no contribution.
       rule: Derivative rule in words.

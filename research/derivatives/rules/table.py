@@ -12,8 +12,8 @@ Constants = Mapping[str, Any]
 class Rule(NamedTuple):
     """Rule of differentiation, with its domain and an example.
 
-    A rule may have constants, such as n in (x^n)' = n x^(n-1). The functions below take
-    the values of the constants as a dict, their second argument.
+    A rule may have constants, such as n in (x^n)' = n x^(n-1). The second argument of
+    each function below is a dict from the name of a constant to its value.
 
     Attributes:
       text: Formula of the rule, in one line.

@@ -92,9 +92,9 @@ def sparse_jacobian(
     entries in the same row. Such columns get the same colour, so each colour costs one
     product. A row with many entries would need many colours of columns. Such rows are
     therefore computed by products uᵀ J (reverse mode) instead. If fewer products are
-    needed with these roles exchanged, products J v give the columns with many entries,
-    and products uᵀ J give the other columns. A matrix with one dense row, one dense
-    column and a diagonal takes 3 products for any size.
+    needed in the opposite way, products J v give the columns with many entries, and
+    products uᵀ J give all other entries. A matrix with one dense row, one dense column
+    and a diagonal takes 3 products for any size.
 
     The pattern is found from the jaxpr of f, the program that JAX records. A rule for
     each operation says which entries of its result depend on which entries of its
