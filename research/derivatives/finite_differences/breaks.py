@@ -289,7 +289,7 @@ def is_continuous(
         sizes.append(float(np.max(bends)))
         heights.append(float(np.fmax.reduce(np.abs(values))))
         at = int(np.argmax(bends)) + 1
-        low, high = points[at - 1], points[at + 1]
+        low, high = float(points[at - 1]), float(points[at + 1])
     # The first look may miss a peak. Beside a jump, f is not larger than around it.
     has_pole = heights[-1] > 2 * heights[0]
     # The first look may see several small jumps as one bend, and the last look one.
