@@ -21,11 +21,10 @@ class ForwardGradient(NamedTuple):
 
     Attributes:
       gradient: The estimate, in the structure and shapes of the point of evaluation x.
-      relative_error: Root mean square of |error| / |true gradient| over all random
-        choices of the directions. The error is the difference between the estimate and
-        the true gradient. If the true gradient is not 0, this number is
-        √((n + 1) / samples) for every f. Here n is the number of entries of x, and
-        `samples` is the number of directions.
+      relative_error: Expected relative error √((n + 1) / samples). Here n is the number
+        of entries of x, and `samples` is the number of directions. For every f with a
+        true gradient g that is not 0, this number is the root mean square of
+        |`gradient` - g| / |g| over all random choices of the directions.
     """
 
     gradient: Any
@@ -48,9 +47,9 @@ def forward_gradient(
     result of the function `gradient` has only rounding errors. In reverse mode,
     `gradient` costs as much as a few evaluations of f, whatever n is.
 
-    Use `forward_gradient` to learn why reverse mode matters. Use it also if f has no
-    derivative rule for reverse mode, and the exact gradient by n passes of forward mode
-    costs too much.
+    Use `forward_gradient` to learn why reverse mode matters. It also helps if f has no
+    derivative rule for reverse mode, and n is too large for the exact gradient by n
+    passes of forward mode.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

@@ -71,21 +71,23 @@ def hessian_spectrum(
     (`hessian_vector_product`). If x has at most max(32, 2 · count) numbers, these
     products give the whole Hessian, column by column. Otherwise the implicitly
     restarted Lanczos method of ARPACK (`scipy.sparse.linalg.eigsh`) is used. The method
-    runs until it converges to the precision of the dtype. If the method does not
-    converge, an error is raised.
+    runs until it converges to the precision of float64 if x is in float64, and of
+    float32 otherwise. If the method does not converge, an error is raised.
 
-    In one run, the method misses an eigenvalue that is exactly 0: ARPACK multiplies its
-    random starting vector by the Hessian H, and the product has no component along an
-    eigenvector with the eigenvalue 0. If `which` is "smallest" and the first run finds
-    a positive eigenvalue, an eigenvalue 0 would be smaller. If `which` is "largest" and
-    the first run finds a negative eigenvalue, an eigenvalue 0 would be larger. In both
-    cases, the method runs a second time, for H + c I. Here I is the identity matrix,
-    and c is a positive number. In H + c I, the eigenvalue 0 of H becomes c, so the
-    method no longer misses it.
+    A single run of the Lanczos method misses an eigenvalue that is exactly 0. ARPACK
+    multiplies its random starting vector by the Hessian H, and the product has no
+    component along an eigenvector with the eigenvalue 0. If 0 may belong to the result,
+    the method runs a second time. There are two such cases:
 
-    If an eigenvalue occurs several times, the Lanczos method may list it fewer times.
-    From one starting vector, it seldom finds more than one eigenvector of such an
-    eigenvalue.
+    - `which` is "smallest", and the first run finds a positive eigenvalue.
+    - `which` is "largest", and the first run finds a negative eigenvalue.
+
+    The second run is for H + c I, with the identity matrix I and a positive number c.
+    An eigenvalue 0 of H is the eigenvalue c of H + c I, so the second run finds it.
+
+    If an eigenvalue has several eigenvectors, the Lanczos method may list it too few
+    times. From one starting vector, the method seldom finds more than one of these
+    eigenvectors.
 
     ARPACK runs on the host, so do not call this function inside `jax.jit` or
     `jax.vmap`. f is compiled at each call. If you pass `jax.jit(f)`, f is compiled once
@@ -96,9 +98,9 @@ def hessian_spectrum(
       x: Point of evaluation.
       key: Random key from which the starting vector of the Lanczos method is drawn.
       count: Number of eigenvalues, at most the number n of entries of x.
-      which: "largest" for the largest eigenvalues λ, "smallest" for the smallest λ (the
-        most negative ones, if λ < 0 occurs), or "magnitude" for the largest |λ|. The
-        most extreme eigenvalue comes first in the result.
+      which: "largest" for the largest eigenvalues λ, "smallest" for the smallest λ (-2
+        is smaller than 1), or "magnitude" for the largest |λ|. The most extreme
+        eigenvalue comes first in the result.
     Returns:
       The `HessianSpectrum`.
     Raises:

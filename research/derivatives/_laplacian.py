@@ -48,8 +48,8 @@ def laplacian(
 
     * "forward" evaluates f and its first two derivatives along all n axes at once, by
       nested forward mode. This method needs about n times the memory of f.
-    * "loop" does the same for one axis after another. It needs only the memory for one
-      axis.
+    * "loop" does the same for one axis after another. This method needs only the memory
+      for one axis.
     * "folx" calls the package folx, which propagates the value, the Jacobian and the
       Laplacian of every intermediate result together. On neural networks, this is often
       faster than the other two methods. The method needs `pip install folx`. Version
@@ -61,7 +61,7 @@ def laplacian(
 
     Args:
       f: Function of one pytree of floating arrays. It returns a number, an array or a
-        pytree. The Laplacian of each entry of its value is computed.
+        pytree. The Laplacian of each entry of f(x) is computed.
       x: Point of evaluation.
       method: "forward", "loop" or "folx", as above.
     Returns:

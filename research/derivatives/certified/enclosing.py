@@ -97,8 +97,8 @@ def enclose(f: Callable[..., Any], low: Any, high: Any) -> Enclosure:
       NotScalarError: f does not return one array.
       UnsupportedPrimitiveError: f uses an operation that cannot be enclosed. The
         message names the line of this operation.
-      RuntimeError: The processor replaces the smallest floats by 0, so rounding is not
-        as the proof assumes.
+      RuntimeError: The processor replaces the smallest floats by 0 (flush to zero), but
+        the proof assumes the usual rounding.
     References:
       Moore, Kearfott & Cloud, Introduction to interval analysis, 2009, chapter 5.
     Example:
@@ -122,16 +122,17 @@ def derivative_enclosure(
     order is a number. If low has axes, order 1 is the gradient and order 2 the Hessian.
     If `smooth` is True in the result, the derivative exists everywhere in the box.
 
-    The derivative is the one that JAX forms from the program of f by JAX's own rules.
-    It might differ from the derivative of the values of f if f uses `stop_gradient`, a
+    JAX differentiates f by its own derivative rules. If f uses `stop_gradient`, a
     derivative rule of the user (`jax.custom_jvp`, `jax.custom_vjp`) or an iterative
-    linear solver. In these cases an error is raised.
+    linear solver, the result of JAX might not be the derivative of f. An error is then
+    raised.
 
     Args:
       f: Function of one array of floats that returns one number.
-      low, high: Ends of the box, as in `enclose`. high=None means the point low.
+      low, high: Ends of the box, as in `enclose`. If high is None, the box is the
+        single point low.
       order: Order of the derivative, an integer from 1 to 10. If low has axes, the
-        order is 1 or 2. Each further order makes the program about twice as large.
+        order is 1 or 2. Each further order about doubles the number of operations.
     Returns:
       An `Enclosure`. Its arrays have shape () if low is a number. Otherwise they have
       the shape low.shape for order 1, and low.shape + low.shape for order 2.

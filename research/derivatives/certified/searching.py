@@ -100,8 +100,8 @@ class Certified(NamedTuple):
       points: The critical points, in ascending order of `value_low`. Each is given by a
         small box that contains exactly one critical point.
       undecided: Boxes that may contain further critical points. If the search ended
-        normally, they are small. If the search stopped early (its time was over, or
-        there were too many undecided boxes), they may be large.
+        normally, these boxes are small. If the search stopped early (its time was over,
+        or there were too many undecided boxes), these boxes may be large.
       complete: True if `undecided` is empty. `points` then has all critical points of
         the function in the box that was searched.
       boxes: Number of boxes that were examined during the search.
@@ -149,10 +149,11 @@ class Roots(NamedTuple):
     """Proved roots of a system of equations in a box.
 
     Attributes:
-      low, high: Ends of the boxes with exactly one root each, shape (roots, n).
+      low, high: Ends of the boxes of the roots, shape (roots, n). Each of these boxes
+        contains exactly one root.
       undecided: Boxes that may contain further roots.
-      complete: True if `undecided` is empty. All roots in the box that was searched are
-        then proved.
+      complete: True if `undecided` is empty. The result then has all roots in the box
+        that was searched.
       boxes: Number of boxes that were examined during the search.
     """
 
@@ -170,25 +171,24 @@ def certified_roots(
 
     Each proved root is returned as a small box that contains exactly one root. Boxes
     for which nothing could be proved are returned as undecided. If no box is undecided,
-    `complete` is True in the result, and the result has all roots in the box.
+    the result has all roots in the searched box, and its field `complete` is True.
 
     Args:
       f: Function that JAX can trace. It takes an array of shape (n,) and returns an
         array of shape (n,).
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops. If the time ends during an evaluation
-        of f or its Jacobian, the search first waits for the end of this evaluation. One
-        evaluation covers at most 256 boxes. All boxes for which nothing is proved by
-        then are undecided. The search also stops if more than 20,000 boxes are
-        undecided.
+      seconds: Time after which the search stops. An evaluation of f or its Jacobian on
+        at most 256 boxes may still be running then. The search waits for its end. All
+        boxes for which nothing is proved when the search stops are undecided. The
+        search also stops if more than 20,000 boxes are undecided.
     Returns:
       The `Roots`.
     Raises:
       ValueError: bounds has a wrong shape, is not finite, or low >= high; seconds is
         negative; or f does not return an array of shape (n,).
       UnsupportedPrimitiveError: f uses `stop_gradient`, a derivative rule of the user
-        (`jax.custom_jvp`, `jax.custom_vjp`), or an operation without a rule for bounds
-        of its values over a box.
+        (`jax.custom_jvp`, `jax.custom_vjp`), or an operation for which `enclose` has no
+        rule.
     References:
       Neumaier, Interval methods for systems of equations, 1990, chapter 5.
     Example:
@@ -221,12 +221,12 @@ def certified_critical_points(
     """Find the critical points of f in a box, and prove that the list is complete.
 
     A critical point is a root of the gradient. Its kind follows from the signs of the
-    eigenvalues of the Hessian (Sylvester's law of inertia). All bounds are proved:
-    lower ends are rounded down and upper ends up. Boxes for which nothing could be
-    proved are returned as undecided. If no box is undecided, `complete` is True in the
-    result, and the result has all critical points in the box. A critical point with a
-    singular Hessian cannot be proved in this way. It stays in a small box that is
-    undecided.
+    eigenvalues of the Hessian (Sylvester's law of inertia). All bounds come from
+    interval arithmetic: lower ends are rounded down and upper ends up. Boxes for which
+    nothing could be proved are returned as undecided. If no box is undecided, the
+    result has all critical points in the searched box, and its field `complete` is
+    True. A critical point with a singular Hessian cannot be proved in this way. It
+    stays in a small box that is undecided.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
@@ -666,17 +666,18 @@ def certified_minimum(
     tolerance: float = 1e-8,
     seconds: float = 60.0,
 ) -> Minimum:
-    """Find proved bounds of the global minimum of f in a box, border included.
+    """Find proved bounds of the global minimum of f over a closed box.
 
-    The box is cut into smaller and smaller boxes. Let v be the smallest value of f at
-    the midpoints of the boxes so far. If a lower bound of f in a smaller box is above
-    v - `tolerance`, this box is not cut further.
+    The box is cut into smaller and smaller boxes. Let v be the smallest value of f that
+    was found so far at the midpoint of a box. If a lower bound of f in a smaller box is
+    above v - `tolerance`, this smaller box is not cut further.
 
     The lower bound of f in a smaller box X comes from interval arithmetic, which gives
     an interval that contains all values of f in X. If f is proved to be smooth in X,
     there is a second lower bound, from the mean value form f(m) + ∇f(X) (X - m). Here m
-    is the midpoint of X. For each entry of the gradient, ∇f(X) has an interval that
-    contains all values of this entry in X. The larger of the two lower bounds is used.
+    is the midpoint of X, and ∇f(X) has an interval for each entry of the gradient. The
+    interval contains all values of this entry in X. The larger of the two lower bounds
+    is used.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
@@ -686,8 +687,8 @@ def certified_minimum(
         most this number.
       seconds: Time after which the search stops, as in `certified_roots`.
     Returns:
-      A `Minimum`. If the time is over before the tolerance is reached, the bounds are
-      valid but farther apart.
+      A `Minimum`. If the time is over, or the boxes become too small to be cut, before
+      the tolerance is reached, the bounds are valid but farther apart.
     Raises:
       ValueError: bounds has a wrong shape, is not finite, or low >= high; tolerance is
         not above 0; or seconds is negative.
@@ -792,9 +793,8 @@ class CurvatureBound(NamedTuple):
     Attributes:
       low, high: Every eigenvalue of the Hessian, at every point of the box, lies in
         [low, high].
-      reached: At some point of the box, the largest eigenvalue is proved to be at least
-        this number. The largest eigenvalue in the whole box therefore lies in
-        [reached, high].
+      reached: Proved lower bound of the largest eigenvalue at some point of the box.
+        The largest eigenvalue over the whole box therefore lies in [reached, high].
       boxes: Number of boxes that were examined during the search.
     """
 
@@ -815,24 +815,24 @@ def curvature_bound(
     """Bound the eigenvalues of the Hessian of f over a box.
 
     Every eigenvalue of the Hessian in the box lies between `low` and `high` of the
-    result. Let L = max(|low|, |high|). The gradient of f then has the Lipschitz
-    constant L in the box, and gradient descent with a learning rate below 2 / L never
-    increases f while the iterates stay in the box.
+    result. So the gradient of f has the Lipschitz constant L = max(|low|, |high|) in
+    the box. Gradient descent with a learning rate below 2 / L therefore never increases
+    f while the iterates stay in the box.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: Relative tolerance of the bounds, a positive number. The search for
-        `high` comes first. It also finds a number λ, the field `reached` of the result:
-        at some point of the box, the largest eigenvalue is proved to be at least λ.
-        This search stops when high - λ is at most tolerance · |λ|. The search for `low`
-        comes second. It also finds a number μ: at some point of the box, the smallest
-        eigenvalue is proved to be at most μ. This search stops when μ - low is at most
-        tolerance · max(|λ|, |μ|), so a μ near 0 does not prolong the search.
-      most_boxes: Number of boxes after which the search stops. Each of the two bounds
-        gets half of these boxes. If the search stops for this reason, the bounds are
-        valid but farther apart.
+      tolerance: Relative tolerance of the bounds, a positive number. Let λ be the field
+        `reached` of the result: the largest eigenvalue is at least λ at some point of
+        the box. Let μ be a similar number: the smallest eigenvalue is at most μ at some
+        point of the box. The search for `high` and λ comes first. It stops when
+        high - λ is at most tolerance · |λ|. The search for `low` and μ comes second. It
+        stops when μ - low is at most tolerance · max(|λ|, |μ|), so a μ near 0 does not
+        prolong this search.
+      most_boxes: Number of boxes after which the two searches stop. Each search gets
+        half of these boxes. If a search stops for this reason, the bounds are valid but
+        farther apart.
       seconds: Time after which the search stops, as in `certified_roots`. The search
         for `high` gets half of this time, and the search for `low` gets the rest.
     Returns:

@@ -100,7 +100,8 @@ def check_derivative(
 
     - eight random directions;
     - the direction of the gradient;
-    - if x has several leaves, a random direction within each leaf of x;
+    - if x has several leaves, one random direction for each leaf, which moves only this
+      leaf;
     - if some, but not all, entries of x are 0, one random direction that moves only
       these entries, and one that moves only the others.
 
@@ -112,18 +113,18 @@ def check_derivative(
     longer steps.
 
     The tested derivative along v counts as wrong if it differs from the slope by more
-    than five times the error estimate plus ten times the rounding error. If x is not in
-    float64, `derivative` may hold constants in float32, so the rounding error is then
-    at least that of float32. The check gives the verdict "wrong" or "kink" only if
-    other step lengths confirm this verdict.
+    than five times the error estimate of the slope plus ten times the rounding error.
+    If x is not in float64, the user's `derivative` may contain constants in float32.
+    The rounding error is then assumed to be at least that of float32. The check gives
+    the verdict "wrong" or "kink" only if other step lengths confirm this verdict.
 
     The check measures the rounding error of f. To do so, it evaluates f again and
-    perturbs the result of each operation by eight times its rounding error. So the
-    check does not mistake cancellation inside f, or a zero of f at x, for an error of
-    the derivative. If the derivative seems wrong, the check measures the rounding error
-    of the derivative in the same way. For example, near 0 the derivative of (1 -
-    cos(x)) / x² loses all digits at points where the values of the function still have
-    some correct digits.
+    perturbs the result of each operation by eight times the rounding error of this
+    result. So the check does not mistake cancellation inside f, or a zero of f at x,
+    for an error of the derivative. If the derivative seems wrong, the check measures
+    the rounding error of the derivative in the same way. For example, near 0 the
+    derivative of (1 - cos(x)) / x² loses all digits at points where the values of the
+    function still have some correct digits.
 
     All errors are relative to the norm of the gradient, so the scales of f and x do not
     matter. There is no tolerance to choose. Instead, the report shows the smallest
@@ -133,77 +134,78 @@ def check_derivative(
     At a kink of f along v, the quotients (f(x + h v) - f(x)) / h have two different
     limits for h -> 0: the right slope for h > 0, and the left slope for h < 0. If f is
     smooth and only the derivative is wrong, the two slopes are equal. So the check can
-    distinguish a kink from a bug. A kink beside x may be so close to x that the
-    rounding error of f hides the distance between x and the kink. Such a kink counts as
-    one at x.
+    distinguish a kink from a bug. If a kink lies beside x, and the rounding error of f
+    hides its distance from x, the kink counts as a kink at x.
 
     If f has a kink, the check still tests the derivative in the leaves without a kink.
-    In a leaf with a kink, the check tests the entries in which JAX's gradient does not
-    jump near x. The check also divides such a leaf into halves, in at most 24
-    divisions, and tests the derivative in the parts without a kink. Along a direction
-    with a kink, the derivative must lie between the left slope and the right slope.
+    In a leaf with a kink, the check tests those entries of the leaf in which JAX's
+    gradient does not jump near x. The check also halves such a leaf and its parts, at
+    most 24 times, and tests the derivative in the parts without a kink. Along a
+    direction with a kink, the derivative must lie between the left slope and the right
+    slope.
 
     If the derivative seems wrong, or if the verdict would be "kink", the check also
-    tests the derivative beside x, where f is smooth even if it has a kink at x. The
+    tests the derivative beside x, where f is smooth even if f has a kink at x. The
     check compares the derivative with the slope of f at fourteen points close to x: ten
     in random directions, and four in directions whose entries all have one sign. If the
     derivative and the slope differ by more than 1e-4 of the gradient's norm at two or
-    more of these points, the verdict is "wrong". A piece of f may be so narrow that
-    none of these points lies in it. An error in such a piece is not found. If
+    more of these points, the verdict is "wrong". If a smooth piece of f contains none
+    of these points, an error of the derivative in this piece is not found. If
     `derivative` returns the same value at all points, this test is omitted.
 
     If f compares several numbers that are equal, as in max(min(x, y), z) or in a
     median, the derivative may not exist, even if the left and the right slope are equal
-    along every line. JAX then returns the slope of one smooth piece of f, or a mean of
-    such slopes. So if a derivative seems wrong at x, but not at the fourteen points
-    beside x, the check also computes slopes at points close to x. If these slopes
-    differ, the derivative must lie between the smallest and the largest of them. This
-    is a necessary condition for an element of Clarke's generalised gradient, the set of
-    weighted means of the gradients of the smooth pieces. If the derivative lies between
-    these two slopes, the verdict is "kink".
+    along every line through x. JAX then returns the gradient of one smooth piece of f,
+    or a mean of such gradients. So if the derivative seems wrong at x, but not at the
+    fourteen points beside x, the check also computes slopes at points close to x. If
+    these slopes differ, and the derivative lies between the smallest and the largest of
+    them, the verdict is "kink". This condition is necessary for an element of Clarke's
+    generalised gradient, the set of weighted means of the gradients of the smooth
+    pieces.
 
     JAX chooses one side of each kink. If many kinks meet at x, there may be no piece of
-    f on all of these sides. For example, JAX takes the slope 1 for each leaky rectifier
-    at 0, although there may be no point at which all of their inputs are positive. So
-    the verdict is also "kink" if two conditions hold. First, the derivative is right at
-    points close to x. Second, the jumps of the derivative on a half circle around x are
-    so large that they explain the distance between the derivative and the slope at x.
-    If neither this test nor the test of the previous paragraph explains the error, the
-    verdict is "wrong".
+    f on all of these sides. An example is a sum of leaky rectifiers whose inputs are
+    all 0 at x. JAX takes the slope 1 for each of them, although there may be no point
+    at which all inputs are positive. So the verdict is also "kink" if two conditions
+    hold. First, the derivative is right at points close to x. Second, the jumps of the
+    derivative on a half circle around x are so large that they explain the distance
+    between the derivative and the slope at x. If neither this test nor the test of the
+    previous paragraph explains the error, the verdict is "wrong".
 
     If f accepts float64, the check evaluates f and its derivative in float64, even if x
-    has a lower precision or float64 is disabled. It compiles f and JAX's derivatives of
-    f, unless f or a custom rule inside f needs the values of its arguments in Python.
-    If f converts its values to a lower precision, the check assumes the rounding error
-    of that precision, and the report says so.
+    has a lower precision or float64 is disabled. The check compiles f and JAX's
+    derivatives of f, unless f or a custom rule inside f needs concrete arguments. If f
+    converts numbers to a lower precision, the check assumes the rounding error of that
+    precision, and the report says so.
 
     If JAX cannot trace f, the operations of f are not known. The check then assumes the
     lowest precision that can represent the values of f near x. If only float64 can
     represent the values, a part of f may still be rounded to float32. Such a part is
-    constant between neighbouring numbers of float32. So the slopes of f between far
-    closer points do not show how this part changes. The check compares these slopes
-    with the change of f over a few numbers of float32. If the slopes do not explain
-    this change, the check assumes float32. If f calls a function by `pure_callback`,
-    the check examines the values of f in the same way. The check does not recognise a
-    part in float16 beside one in float64. A right derivative may then be reported as
-    "wrong".
+    constant between neighbouring numbers of float32. So slopes of f between points that
+    are much closer to each other do not show how this part changes. The check compares
+    these slopes with the change of f over a few numbers of float32. If the slopes do
+    not explain this change, the check assumes float32. If f calls a function by
+    `pure_callback`, the check examines the values of f in the same way. If one part of
+    f is in float16 and another in float64, the check does not recognise the float16. A
+    right derivative may then be reported as "wrong".
 
     If JAX cannot trace f and f has one output, the check also notices if f rounds its
-    value to a few digits. But the values alone do not show whether f rounds or has
-    steps, like floor. The check assumes steps if the derivative is 0 along a direction,
-    and rounding otherwise.
+    value to a few digits. But the values alone do not show whether f is a rounded
+    smooth function or a step function like floor. The check assumes a step function if
+    the derivative is 0 along a direction, and rounding otherwise.
 
-    Reverse mode returns nan if the derivative of the branch that `where` does not
-    select is not finite at x. An example is where(x == 0, 1, sin(x) / x) at 0. The
-    verdict is then "nan", and the report says how to rewrite f. It is also "nan" if the
-    derivative is right in float64, and not finite in the precision of x.
+    `where` selects one of two branches. If the derivative of the other branch is not
+    finite at x, reverse mode returns nan. An example is where(x == 0, 1, sin(x) / x) at
+    0. The verdict is then "nan", and the report says how to rewrite f. The verdict is
+    also "nan" if the derivative is right in float64, but not finite in the precision of
+    x.
 
     The check compares the derivative with values of f. A derivative that is right only
     on average over random draws is "wrong". An example is JAX's derivative of
-    `jax.random.gamma` at a fixed key, and of functions that use it, such as `beta`,
-    `chisquare` and `t`. JAX's rule for `gamma` gives the derivative of a quantile of
-    the distribution. At a fixed key, the number that is drawn changes in another way
-    than the quantile.
+    `jax.random.gamma` at a fixed key. Functions that use `gamma`, such as `beta`,
+    `chisquare` and `t`, are further examples. JAX's rule for `gamma` gives the
+    derivative of a quantile of the distribution. At a fixed key, the number that is
+    drawn changes in another way than the quantile.
 
     If the derivative is exactly 0, an error cannot be relative to the derivative. The
     verdict "right" then means that the error is small relative to the change of f over
@@ -211,9 +213,9 @@ def check_derivative(
 
     Near an entry of x that is 0, f may vary over very short distances, because floats
     are dense there. The check detects such variation over distances down to about
-    1e-70. If f computes in a lower precision than float64 in places, or if JAX cannot
-    trace f, the limit is about 1e-24. If f(0) is so large that rounding hides how f
-    varies near 0, but JAX's derivative shows that f varies, the verdict is
+    1e-70. If a part of f is in a lower precision than float64, or if JAX cannot trace
+    f, the limit is about 1e-24. If f(x) is so large that rounding hides how f varies
+    near such an entry, but JAX's derivative shows that f varies, the verdict is
     "unresolved".
 
     The verdict is "unresolved" in these cases:
@@ -225,20 +227,20 @@ def check_derivative(
       lies in a single leaf of x. The entries of such a leaf are so small that steps in
       this leaf hardly change f. The report names the leaf. (All errors are relative to
       the whole gradient. So if the gradient of a leaf is shorter than about 1e-13 times
-      the whole gradient, an error in this leaf is small, however large it is relative
-      to the gradient of the leaf.)
+      the whole gradient, the check may miss even a large relative error of it.)
     - The slope of f times a step of the size of x is beyond the range of float64.
-    - The derivative seems wrong, but some numbers are so close to 0 that floats have
-      too few digits there or round to 0. These are numbers inside f or inside the
-      derivative, or all entries of a leaf of x. In float64, a number inside f is too
-      close to 0 below about 1e-292, and a leaf of x is too close to 0 below 2e-305. If
-      JAX cannot trace f, the check knows only x, not the numbers inside f. The check
-      does not notice complex numbers that are too close to 0.
-    - f varies so fast that it is not smooth between neighbouring floats. Examples are
-      sin(1e20 x), and the fractional part of 1e20 x.
+    - The derivative seems wrong, but some numbers are so close to 0 that they have too
+      few digits as floats, or are rounded to 0. These may be numbers inside f or inside
+      the derivative, or all entries of a leaf of x. In float64, numbers inside f are
+      too close to 0 below about 1e-292, and a leaf of x is too close to 0 if the root
+      mean square of its entries is below 2e-305. If JAX cannot trace f, the check knows
+      only x, not the numbers inside f. The check does not notice complex numbers that
+      are too close to 0.
+    - f varies so fast that neighbouring floats do not show a smooth function. Examples
+      are sin(1e20 x), and the fractional part of 1e20 x.
     - The slopes from long and from short steps differ, and neither slope agrees with
-      the derivative. An example is a fast wave that is hardly larger than the rounding
-      error of f.
+      the derivative. An example is an f with a fast wave that is hardly larger than the
+      rounding error of f.
     - f seems to jump at x: along at least one direction, the values of f beside x do
       not approach f(x). An example is a `where` that sets f(x) to another number than
       the limit of f at x.
@@ -248,9 +250,9 @@ def check_derivative(
 
     Args:
       f: Function of one pytree of floating JAX arrays that returns one floating array.
-        With `derivative`, f may use NumPy and return a NumPy array or a float. If f is
-        a `jax.tree_util.Partial`, JAX compiles it only once, and later checks with
-        other values of the bound arguments are fast. But these checks ignore later
+        If `derivative` is given, f may use NumPy and return a NumPy array or a float.
+        If f is a `jax.tree_util.Partial`, JAX compiles it only once, and later checks
+        with other values of the bound arguments are fast. But these checks ignore later
         changes of custom rules and of data outside f.
       x: Point of evaluation.
       key: Random key from which the directions are drawn.

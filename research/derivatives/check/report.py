@@ -146,16 +146,17 @@ class CheckReport(NamedTuple):
     The field `smallest_error` says how small an error the check would have detected. A
     relative error is the norm of the error divided by the norm of the whole gradient.
     For several kinds of errors, the check computes the smallest relative error that it
-    would detect with probability 0.99. `smallest_error` is the largest finite one of
-    these numbers. The kinds of errors are:
+    would detect with probability 0.99. `smallest_error` is the largest of these
+    numbers, except infinite ones. The kinds of errors are:
 
     - An error in a random direction, with the Euclidean norm.
-    - An error in a random direction, with another norm: before the Euclidean norm is
-      taken, each leaf of the error and of the gradient is multiplied by the root mean
+    - An error in a random direction, with a weighted norm: the Euclidean norm after
+      each leaf of the error and of the gradient has been multiplied by the root mean
       square of the same leaf of x.
-    - A wrong factor of the derivative, which the check detects with certainty.
-    - An error that is 0 outside one leaf, if x has several leaves. Each leaf counts as
-      a kind of its own.
+    - A wrong factor of the whole derivative. The check detects such a factor with
+      certainty.
+    - If x has several leaves: an error that is 0 outside one leaf. There is one such
+      kind for each leaf.
 
     If the gradient is 0, an error is divided by the change of f over a step of the
     length of x. If rounding hides this change, an error is divided by the size of f.
@@ -163,21 +164,21 @@ class CheckReport(NamedTuple):
     Attributes:
       verdict: "right", "wrong", "kink" (f has no derivative at x), "unresolved" (the
         values of f do not decide), or "nan" (f is not finite, or the derivative is not
-        finite, in float64 or in the dtype of x).
+        finite in float64 or in the dtype of x).
       smallest_error: Smallest relative error of the derivative that this check would
         detect, as described above. Infinite for the verdict "nan", and if the slopes of
         f are too large for floats.
-      relative_error: Largest observed relative error of the derivative along a
-        direction. The error is the distance of the derivative from the slope that
-        differences of f give. It is divided by the `scale` of the direction's `Probe`.
-      taylor_slope: Order of the Taylor remainder: the median of the field
-        `taylor_slope` of the probes along random directions. It is about 2 for a
-        correct derivative and 1 for a wrong one. NaN if f is linear along the
-        directions.
-      dot_product_gap: Largest `dot_product_gap` of the probes, a comparison of forward
-        and reverse mode. For a probe along v, it is |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| divided by the
-        `scale` of the probe. J is the Jacobian, and w are the weights of the outputs.
-        NaN if forward or reverse mode is missing.
+      relative_error: Largest relative error |d - s| / scale that was observed along a
+        direction. Here d is the tested derivative along the direction, s is the slope
+        from differences of f, and `scale` is a field of the direction's `Probe`.
+      taylor_slope: Power p for which the Taylor remainder |f(x + h v) - f(x) - h d|
+        shrinks like h^p, where d is the tested derivative along v. This is the median
+        over the random directions v. p is about 2 for a correct derivative and 1 for a
+        wrong derivative. NaN if f is linear along the directions.
+      dot_product_gap: Relative difference between forward and reverse mode: the largest
+        value of |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| / scale over all probes. J is the Jacobian, v is
+        the direction of the probe, w are its weights of the outputs, and `scale` is its
+        field. NaN if forward or reverse mode is missing.
       probes: Tuple with one `Probe` for each direction.
       precision: Text that names the precision in which f and its derivative were
         evaluated.

@@ -53,10 +53,10 @@ def critical_points(
 
     A critical point is a point at which the gradient ∇f is 0. The result contains the
     points *found from these starts* and may be incomplete. Print the result to see how
-    many starts found a point. If `prove_seconds` is positive,
-    `certified_critical_points` then examines the box of the bounds, which it divides
-    into smaller boxes. In this case, the result also says how many points the search
-    has missed, and how many of the smaller boxes may contain further points.
+    many starts found a point. If `prove_seconds` is positive, the function
+    `certified_critical_points` afterwards examines the whole box of the bounds, and
+    divides it into smaller boxes. The result then also says how many points Newton's
+    method has missed, and how many of the smaller boxes may contain further points.
 
     Three runs of Newton's method search for zeros of ∇f, for all starts at once:
 
@@ -75,26 +75,25 @@ def critical_points(
     the Hessian are about equally large. So the search can follow a valley that narrows
     quickly, such as that of (y - x⁴)(y - 2x⁴).
 
-    An end point is kept if it lies inside the bounds, the gradient vanishes there, and
-    f changes around it by more than the rounding errors of f. Because of rounding
-    errors, the computed gradient is rarely exactly 0. So a test decides whether the
-    gradient vanishes. The test depends on the Hessian:
+    An end point belongs to the result if it lies inside the bounds, the gradient
+    vanishes there, and f changes around the point by more than the rounding errors of
+    f. Because of rounding errors, the computed gradient is rarely exactly 0. So a test
+    decides whether the gradient vanishes. The test depends on the Hessian:
 
     - If the Hessian is regular, the Newton step must be at most about 1e-5 times the
-      widths of the bounds, or the gradient must be a rounding error. The search makes
-      further steps if they shorten the gradient. So if the Newton step at an end point
-      is still long, something prevents the search from making this step. For example,
+      widths of the bounds, or the gradient must be a rounding error. A longer Newton
+      step shows that something prevents the search from making this step. For example,
       f is NaN where the step ends.
     - If the Hessian is singular, or does not predict how the gradient changes around
       the point, the gradient must be at most ε^0.55 times the longest gradient at a
       start. Here ε is the relative spacing of the floats, so ε^0.55 is about 2e-9 in
-      float64. A gradient as small as this may still be nowhere 0. An example is the
-      gradient x² + 1e-9 of x³/3 + 1e-9 x. So if the gradient is larger than its
-      rounding error, the search continues with multiples of Newton's steps. If the
-      gradient does not become as small as its rounding error, the point is dropped.
+      float64. Such a small gradient does not prove that the gradient is 0 anywhere. An
+      example is the gradient x² + 1e-9 of x³/3 + 1e-9 x. So if the gradient is larger
+      than its rounding error, the search continues with multiples of Newton's steps. If
+      the gradient does not become as small as its rounding error, the point is dropped.
 
-    If several points are closer together than `separation`, only the point with the
-    shortest gradient is kept.
+    If several points are closer together than `separation`, the result has only the
+    point with the shortest gradient.
 
     The points and their kinds do not change if f is multiplied by a power of two, from
     about 2^-300 to 2^300. If the unit of a coordinate changes by a power of two, the
@@ -103,9 +102,9 @@ def critical_points(
     f must be continuous with a continuous gradient. At a kink or a jump of f, the
     gradient that JAX returns may be 0, so the result may contain such a point. If
     samples of f around the point show the kink or the jump, the field `kind` of the
-    point is "degenerate". The field `note` is then "undecided", or it says what the
-    point is, such as "a minimum" for the kink of |x|. If the samples do not show the
-    kink or the jump, the point is classified as if f were smooth there.
+    point is "degenerate". The field `note` then starts with "undecided", or with what
+    the point is, such as "a minimum" for the kink of |x|. If the samples do not show
+    the kink or the jump, the point is classified as if f were smooth there.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
@@ -115,19 +114,19 @@ def critical_points(
       separation: Smallest distance between two different points. It is a number in
         units of the widths of the bounds, or an array of shape (n,) with one number for
         each coordinate, in the units of that coordinate.
-      prove_seconds: Time limit in seconds for a proof of how many points the search has
-        missed. 0 means no proof.
+      prove_seconds: Time limit in seconds for a proof of how many points Newton's
+        method has missed. 0 means no proof.
     Returns:
       A `CriticalPoints`, which is a tuple of `CriticalPoint`s in ascending order of f.
-      Its attributes count the starts that converged, left the bounds, stalled, reached
-      values that are not finite, or ended where f is constant or changes by less than
-      its rounding errors. Three more attributes have the result of the proof. They are
-      None without `prove_seconds`. `missed` is the number of critical points that are
-      proved to lie in the box of the bounds and are not listed. This number includes
-      points that were dropped because of `separation`. The proof divides the box of the
-      bounds into smaller boxes. In some of these boxes, the proof may fail to exclude
-      further critical points. `around` is the number of such boxes around listed
-      points, and `unexplored` is the number of all other such boxes.
+      Five of its attributes count the starts by outcome, such as `converged`. Three
+      attributes have the result of the proof, or None without `prove_seconds`:
+
+      - `missed` is the number of critical points that are proved to lie inside the
+        bounds and are not in the tuple. Points that were dropped because of
+        `separation` are counted here.
+      - `around` is the number of boxes around points of the tuple that may contain
+        further critical points.
+      - `unexplored` is the number of all other boxes that may contain critical points.
     Raises:
       ValueError: starts or bounds has a wrong shape, a lower bound is not below the
         upper bound, a number is not finite, separation is not positive, or
@@ -211,24 +210,24 @@ def classify_critical_point(
 ) -> CriticalPoint:
     """Classify the critical point x as minimum, maximum, saddle or degenerate.
 
-    If the signs of all eigenvalues of the Hessian at x are certain, they give the kind:
+    If all eigenvalues of the Hessian at x are reliable, their signs give the kind:
     "minimum", "maximum" or "saddle". Otherwise the kind is "degenerate", and the note
     of the result says what else is known about the point.
 
     The Hessian at x predicts how the gradient changes around x. An eigenvalue of the
-    Hessian *decides* if two conditions hold:
+    Hessian is *reliable* if two conditions hold:
 
-    - The prediction is correct along its eigenvector, at distances of at least four
-      times the Newton step from x. Such distances are needed because the exact critical
+    - The prediction is correct along its eigenvector, at distances from x of at least
+      four times the Newton step. Such distances are needed because the exact critical
       point is about one Newton step away from x.
     - The eigenvalue is much larger than its rounding error. To measure this error, f is
       also evaluated with an artificial, larger rounding error in each operation.
 
     There are three cases:
 
-    - All eigenvalues decide. Then their signs give the kind.
-    - Not all eigenvalues decide, but there are deciding eigenvalues of both signs. Then
-      the kind is "degenerate", and the note says that the point is a saddle.
+    - All eigenvalues are reliable. Then their signs give the kind.
+    - Only some eigenvalues are reliable, but these have both signs. Then the kind is
+      "degenerate", and the note says that the point is a saddle.
     - Otherwise the kind is "degenerate", and samples of f decide what the note says.
 
     The samples lie on both sides of x at many distances. The change of f between x and
@@ -246,15 +245,14 @@ def classify_critical_point(
 
     x may lie a little beside the critical point, for example if x is the result of a
     minimiser. If an eigenvalue changes a lot over the Newton step from x, or if the
-    samples around x do not decide, the point is first moved by Newton's steps. The
-    result describes the moved point.
+    samples around x do not decide, Newton's steps lead from x to a better point. The
+    result then describes this point.
 
-    The distances of the samples from x reach from about `scale` / 2 down to about 1e-72
-    times `scale` in float64, and 1e-18 times `scale` in float32, but not below the
-    spacing of the floats at x. So a rough value of `scale` is enough. Some distances
-    are so small that their squares may be rounded to 0 in the precision in which f
-    computes. At these distances, the prediction of the Hessian does not count as
-    correct.
+    The distances of the samples from x go from about `scale` / 2 down to about 1e-72
+    times `scale` in float64, and to 1e-18 times `scale` in float32. They are never
+    below the spacing of the floats at x. So a rough value of `scale` is enough. At some
+    distances, the squares may be rounded to 0 in the precision of f. There the
+    prediction of the Hessian does not count as correct.
 
     Samples cannot show everything:
 
@@ -266,13 +264,14 @@ def classify_critical_point(
       that is narrower than about 0.02 radians. In this sector, f may change
       differently.
     - If f changes like a power of the distance, and the exponent is within 0.03 of a
-      whole number, as in |x|^4.02, the exponent counts as this number.
+      whole number, as in |x|^4.02, the exponent counts as this whole number.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
       x: Critical point, shape (n,), or () for a function of one number.
-      tolerance: Largest allowed norm of the gradient at x. It is relative to the
-        largest norm of the gradient at points within a tenth of `scale` around x.
+      tolerance: Largest ratio of two norms for which x counts as a critical point: the
+        norm of the gradient at x, divided by the largest norm of the gradient at points
+        within a tenth of `scale` around x.
       scale: Length over which f changes: a number, or an array of shape (n,) with one
         length for each coordinate. None means 1 + |x_i| for coordinate i.
     Returns:

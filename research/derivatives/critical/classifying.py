@@ -54,24 +54,22 @@ class CriticalPoint(NamedTuple):
         around x does not change as an eigenvalue predicts, or if the Hessian is not
         finite.
       newton_radius: *Estimate* of the distance from x within which Newton's method
-        converges to x. Let H be the Hessian at x, H(z) the Hessian at z, and β = ‖H⁻¹‖.
-        For a distance r, let L(r) be the largest value of ‖H(z) - H‖ / r for samples z
-        at the distance r from x. A tested distance r passes if r <= 2 / (3 β L(r)).
-        `newton_radius` is the largest tested distance that passes together with all
-        shorter ones. L estimates the Lipschitz constant of the Hessian, but it is not a
-        bound, so
-        `newton_radius` is not a guarantee. `newton_radius` is 0 for a degenerate point,
-        and if the samples give no estimate.
-      order: Order of the derivatives that decide what the point is, as said in `kind`
-        and, for a degenerate point, in `note`. It is 2 if the point is not degenerate.
-        For a degenerate point, it is 2 (the Hessian shows a saddle), 3 or 4. It is 0 if
-        derivatives of a higher order or values of f decide, or if the point is
-        undecided.
+        converges to x, not a guarantee. Let H be the Hessian at x, H(z) the Hessian at
+        z, and β = ‖H⁻¹‖. For a distance r, let L(r) be the largest value of
+        ‖H(z) - H‖ / r for samples z at the distance r from x. L(r) estimates the
+        Lipschitz constant of the Hessian. A tested distance r passes if
+        r <= 2 / (3 β L(r)). `newton_radius` is the largest tested distance such that it
+        and all shorter tested distances pass. It is 0 for a degenerate point, and if
+        the samples give no estimate.
+      order: Order of the derivatives that decide what the point is. 2 if the point is
+        not degenerate. For a degenerate point: 2 if the Hessian shows a saddle, 3 or 4
+        if the third or fourth derivative decides, and 0 if derivatives of a higher
+        order or values of f decide, or if nothing decides.
       note: "" if the point is not degenerate. For a degenerate point, a text that says
-        what higher derivatives or values of f show, with the reason. The text starts
-        with "a minimum", "a maximum", "a saddle", "no extremum" or "undecided". Here
-        "no extremum" means that, along a line or curve through x, f increases on one
-        side and decreases on the other.
+        what the point is, with the reason. The text starts with "a minimum", "a
+        maximum", "a saddle", "no extremum" or "undecided". Here "no extremum" means
+        that, along a line or curve through x, f increases on one side and decreases on
+        the other.
     """
 
     x: Float[np.ndarray, "n"]

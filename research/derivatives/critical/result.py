@@ -25,8 +25,9 @@ class CriticalPoints(tuple):
       converged: Number of starts from which a search reached a critical point inside
         the bounds.
       outside: Number of starts from which all searches ended outside the bounds.
-      stalled: Number of starts to which none of the other four outcomes applies. A
-        search ended inside the bounds, but the gradient does not vanish there.
+      stalled: Number of starts to which none of the other four outcomes applies. From
+        such a start, a search ended inside the bounds at a point where the gradient
+        does not vanish.
       not_finite: Number of starts from which a search reached a point where f, its
         gradient or its Hessian is not finite.
       flat: Number of starts from which a search ended where f is constant, or changes

@@ -63,9 +63,9 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
     `finite_difference`, which uses values of f on both sides of x.
 
     Some formulas divide 0 by 0 at a point where the function has a limit. Examples are
-    sin(x) / x and (1 - cos(x)) / x² at 0. Suppose that f contains such a formula, and
-    that x is near the point, such as x = 1e-3. The rounding errors of the result then
-    grow by a factor of about 1 / x with each order, and their size is not known.
+    sin(x) / x and (1 - cos(x)) / x² at 0. If f contains such a formula, and x is near
+    such a point, as x = 1e-3 is, the rounding errors of the result grow by a factor of
+    about 1 / x with each order. The result does not show their size.
     Instead use a formula that does not divide 0 by 0, such as `jnp.sinc`, or
     `finite_difference`, whose result has an error bound.
 
@@ -74,14 +74,14 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
     Examples are:
 
     - `jax.scipy.linalg.expm` of a matrix close to 0. The error at order 7 is 5 %.
-    - `jax.scipy.special.bessel_jn(x, v=1)`, which returns the Bessel functions J_0 and
-      J_1, for x below about 1. At x = 0.3, the derivative of J_0 of order 7 is 0.08,
-      and the result is 22.
+    - `jax.scipy.special.bessel_jn(x, v=1)`, the Bessel functions J_0 and J_1, at x
+      below about 1. At x = 0.3, the seventh derivative of J_0 is 0.08, but the result
+      is 22.
 
-    The scaled Bessel functions `jax.scipy.special.i0e` and `i1e` lose about a factor of
-    x in accuracy with each order. At x = 300, the error is 5e-4 at order 5 and 6 % at
-    order 6. JAX's rule for `jnp.linalg.det` is wrong at many singular matrices. For
-    example, at diag(0, 1, 2) it returns only zeros.
+    For the scaled Bessel functions `jax.scipy.special.i0e` and `i1e`, the error grows
+    by a factor of about x with each order. At x = 300, the error is 5e-4 at order 5 and
+    6 % at order 6. JAX's rule for `jnp.linalg.det` is wrong at many singular matrices.
+    For example, the rule gives the gradient 0 at diag(0, 1, 2).
 
     Args:
       f: Function of one real number. It returns a number, an array or a pytree. Each
@@ -161,9 +161,10 @@ def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
     f is evaluated once, on truncated power series instead of numbers. For most
     functions, the cost is at most about (order + 1)² times the cost of f. Nested
     derivatives would cost 2^order times as much as f. For most operations in f, the
-    coefficients of the result follow from a recurrence, or are a linear function of the
-    coefficients of the inputs. For any other operation, JAX's derivative rule gives the
-    series of the derivative of the operation. This series is then integrated.
+    coefficients of the operation's result follow from a recurrence, or are a linear
+    function of the coefficients of its inputs. For any other operation, JAX's
+    derivative rule gives the series of the derivative of the result. This series is
+    then integrated.
 
     f may contain loops and branches. `taylor` may be called inside `jax.jit`,
     `jax.vmap` and `jax.grad`. If f selects between branches, the result is the series
@@ -257,9 +258,9 @@ def jacobian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
         "auto" means the other mode.
     Returns:
       If x and f(x) are arrays, an array of shape f(x).shape + x.shape. If they are
-      pytrees, a tree like f(x) in which each leaf is replaced by a tree like x. For a
-      leaf a of f(x) and a leaf b of x, the tree has an array of shape a.shape +
-      b.shape.
+      pytrees, a tree like f(x) in which each leaf is replaced by a tree like x. For
+      example, result["a"]["b"] is the derivative of the leaf a of f(x) with respect to
+      the leaf b of x, an array of shape a.shape + b.shape.
     Raises:
       NotInexactError: A leaf of x or the value of f is not floating.
       ValueError: mode is unknown.
@@ -289,8 +290,9 @@ def hessian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
         has no derivative rule for this mode, "auto" means the other mode.
     Returns:
       If x is an array, an array of shape x.shape + x.shape. If x is a pytree, a tree
-      like x in which each leaf is replaced by a tree like x. For two leaves a and b of
-      x, the tree has an array of shape a.shape + b.shape.
+      like x in which each leaf is replaced by a tree like x. For example,
+      result["a"]["b"] has the second derivatives for the leaves a and b of x, an array
+      of shape a.shape + b.shape.
     Raises:
       NotScalarError, NotInexactError, ValueError: As in `gradient`.
     Example:

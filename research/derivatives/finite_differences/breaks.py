@@ -269,7 +269,7 @@ def is_continuous(
         than the distance of the window.
     """
     side = -1.0 if window % 2 else 1.0
-    step = ladder.steps[ladder.places[window]]
+    step = float(ladder.steps[ladder.places[window]])
     low, high = step / 16, step * 2 * WINDOW[-1]
     spacing = np.spacing(min(abs(ladder.x) + high, np.finfo(np.float64).max))
     sizes, heights, slope, apart = [], [], 0.0, np.inf

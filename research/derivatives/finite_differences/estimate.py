@@ -116,11 +116,11 @@ class FiniteDifference(NamedTuple):
         the derivative from the side where f is defined, or nan if there is no estimate.
         With "unresolved", `value` is the best guess, or nan if there is no estimate.
         With "kink", "jump" and "nan", `value` is nan.
-      error: Bound on |value - derivative|. The bound is estimated from the noise of f
+      error: Estimated bound on |value - derivative|. It follows from the noise of f
         (errors of its values, such as rounding errors), and from the differences
-        between the estimates at several steps. So the bound may be too small. The
-        docstring of `finite_difference` reports how often this happened. The bound is
-        infinite if `value` is nan.
+        between the estimates at several steps. The bound is not a guarantee: the
+        docstring of `finite_difference` reports how often it was too small. Infinite if
+        `value` is nan.
       step: Smallest distance from x that was used for `value`, or nan if `value` is
         nan.
       evaluations: Number of points where f was evaluated.
@@ -134,13 +134,13 @@ class FiniteDifference(NamedTuple):
           ("auto" or "central").
         - "unresolved": the difference quotients do not converge. Either the derivative
           does not exist, or it is infinite, or noise hides it.
-        - "nan": f(x) is not finite, or f is defined on neither side of x. For the
-          scheme "forward" or "backward": f is not defined on the side of the scheme.
+        - "nan": f(x) is not finite, or f is defined on none of the sides of x that the
+          scheme uses.
       left, right: One-sided derivatives of the requested order. With the verdict "ok"
         of a two-sided scheme, both equal `value`. In all other cases, each is estimated
-        from values of f on its side, and is nan if there is no estimate. An estimate is
-        also replaced by nan if its error bound is larger than m / 10. Here m is the
-        larger of the absolute values of the two estimates.
+        from values of f on its side. It is nan if there is no estimate, or if the error
+        bound of the estimate is larger than m / 10. Here m is the larger of the
+        absolute values of the two estimates.
     """
 
     value: float
@@ -191,19 +191,18 @@ def finite_difference(
     The noise of f is the error of its values, such as a rounding error. The groups of
     equally spaced points give an estimate of the noise at each distance. The estimate
     is at least ε |f| / 2, where ε is the relative spacing of the floats that f returns.
-    If fewer than three groups show noise, it is at least ε (|f| + |x f'|) / 2. If the
-    noise grows in proportion to the distance, as that of t - sin(t) near 0, the noise
-    is assumed to grow further at distances where the curvature of f hides it.
+    If fewer than three groups show noise, it is at least ε (|f| + |x f'|) / 2. The
+    noise may grow in proportion to the distance, as the noise of t - sin(t) near 0. It
+    is then assumed to grow further at distances where the curvature of f hides it.
 
     At each step h = 2^k a central difference quotient is extrapolated to h = 0 by
     Richardson's scheme. For order 1 the quotient is (f(x + h) - f(x - h)) / (2 h). The
     quotient is extrapolated twice: as a series in h², and as a series in h. The second
-    series is right if the derivative of order `order` + 1 jumps at x. If estimates at
-    two smaller steps contradict the estimate at a step, that step and all larger steps
-    are discarded. The estimates of a jump of a derivative at x (see below) are compared
-    in the same way. If they contradict each other at a step, that step and all larger
-    steps are discarded, too. The result is the remaining estimate with the smallest
-    bound.
+    series is right if the derivative of order `order` + 1 jumps at x. If the estimate
+    at a step contradicts the estimates at two smaller steps, this step and all larger
+    steps are discarded. The estimates of a jump of a derivative at x (see below) are
+    tested in the same way, and may exclude further steps. The result is the remaining
+    estimate with the smallest bound.
 
     The bound is 1.5 times a sum of two terms. The first term is 1.2 times the effect of
     the noise of f on the estimate. The second is the largest of three changes of the
@@ -223,18 +222,18 @@ def finite_difference(
     interpolates a table with straight lines, or is a wave that the larger steps skip.
     If the result needs the larger steps, or the small steps contradict the result, f is
     evaluated at more points: at up to 198, or at up to 462 if f is not constant at the
-    small steps. (If f is constant at the smallest steps, up to 132 further points show
-    whether f is rounded.) If the values at these points show that f bends but does not
-    jump, only the small steps are used. If the small steps do not suffice for a result,
-    the verdict is "unresolved".
+    small steps. If the values at these points show that f bends but does not jump, only
+    the small steps are used. If the small steps do not suffice for a result, the
+    verdict is "unresolved". If f is constant at the smallest steps, up to 132 further
+    points show whether f is rounded.
 
     If the values show that f jumps, the verdict is "unresolved" in three cases:
 
     - f jumps by far more than rounding errors, and the slope of f between the jumps
       differs from the mean slope of f. An example is sin(x) + floor(1000 x). (If x
       itself is at such a jump, the verdict may also be "jump".) The verdict is also
-      "unresolved" if f is not constant between jumps of this size, and only steps that
-      cross the jumps show a kink.
+      "unresolved" if f varies between jumps of this size, and a kink shows only at
+      steps that cross the jumps.
     - f is c / (x - a)^k between the jumps, with k from 1 to 6, and the jumps are small
       at the largest steps. This suggests a numerator that has lost nearly all its
       digits, as in (1 - cos(x)) / x² near 0.
@@ -247,31 +246,32 @@ def finite_difference(
     the result needs only the small steps and agrees with them.
 
     If f is constant between jumps of more than 1e-6 |f|, and the noise of f exceeds the
-    smallest jump, f is not a smooth function that is rounded. It may be a count, such
-    as the share of draws below x. The errors of a count at neighbouring points are
+    smallest jump, f is not a smooth function that is rounded. f may be a count, such as
+    the share of draws below x. The errors of a count at neighbouring points are
     alike. So the groups of equally spaced points, which lie close together, show only a
     part of the error of a difference. The bound is therefore multiplied by four. Up to
     a tenth of such answers may still have an error above the bound.
 
     With a two-sided scheme ("auto" or "central"), the left and the right derivative of
-    each order from 1 to `order` are compared before the extrapolation. If they differ
-    clearly, the verdict is "kink". If their difference is only a little larger than its
-    error bound, the verdict is "unresolved". This difference is the jump of the
-    derivative. It is estimated twice: from one-sided quotients, and from the part of f
-    that is even about x (for odd orders) or odd about x (for even orders). The second
-    estimate also shows small jumps. The reason is that for a smooth f, the Taylor
-    series of this part has no term with h^order, and a jump of the derivative adds such
-    a term. If the jump for the requested order is above a quarter of its error bound,
-    the bound of the result is at least 0.6 times the jump.
+    each order from 1 to `order` are compared first. Their difference is the jump of the
+    derivative. If the jump is clearly not 0, the verdict is "kink". If the jump is only
+    a little larger than its error bound, the verdict is "unresolved". The jump is
+    estimated twice: from one-sided quotients, and from the part of f that is even about
+    x (for odd orders) or odd about x (for even orders). For a smooth f, the Taylor
+    series of this part has no term with h^order. A jump of the derivative adds such a
+    term, so the second estimate also shows small jumps. If the jump for the requested
+    order is above a quarter of its error bound, the bound of the result is at least 0.6
+    times the jump.
 
     A derivative may jump beside x instead of at x, as for max(x - d, 0)³ at x = 0 with
     a small d > 0. At steps above d, this looks like a jump at x. Let r be the apparent
-    jump of a derivative, divided by that of the next higher derivative. |r| is usually
-    between d / 3 and d. If the steps below 3 |r| do not show the jump, the larger steps
-    are discarded.
+    jump of a derivative, divided by the apparent jump of the next higher derivative.
+    |r| is usually between d / 3 and d. If the steps below 3 |r| do not show the jump,
+    the larger steps are discarded.
 
-    The values of f at steps below that of the result are compared with predictions. The
-    value at a step is predicted from f(x) and the values at the next four larger steps.
+    The values of f at steps below the step of the result are compared with predictions.
+    The value at a step is predicted from f(x) and the values at the next four larger
+    steps.
     If a value differs from its prediction by more than about 30 times the noise, the
     larger steps have passed over something, such as a narrow peak beside x. The larger
     steps are then discarded. If the smaller steps do not suffice for a result, the
@@ -288,8 +288,8 @@ def finite_difference(
     changes by this amount. This matters near the end of the domain of f, as for
     sqrt(1 - x²) near 1.
 
-    If f shows noise that grows with a power of the distance from x, and this power is
-    not clearly above n, f is assumed to oscillate at all distances, and the verdict is
+    The noise of f may grow with a power of the distance from x. If this power is not
+    clearly above n, f seems to oscillate at all distances, and the verdict is
     "unresolved". Examples are x² sin(1 / x) at 0 with order 2, and Weierstrass's
     function.
 
@@ -333,16 +333,16 @@ def finite_difference(
       order 4.
     - A jump of f' or of the requested derivative that the noise hides. An example is
       sin(x) + 1e-8 max(x, 0)⁴ at 0 with order 4. If f' and f''' are much larger than
-      f'', a jump may be missed at order 2 although the noise does not quite hide it. An
+      f'', a jump of f'' may be missed although the noise does not quite hide it. An
       example is sin(1.73 x) + exp(x / 1000) + 1e-11 max(x, 0)² at 0. The left and the
       right second derivative differ by 2e-11, but the verdict is "ok" with the bound
       1e-15.
-    - A function that is constant around x only because it is rounded. f counts as
-      constant if it is constant over a distance of at least max(|x|, 1) / 5. There is
-      one exception: f counts as rounded if it has at least three nearly equal jumps up
-      to the largest distance and a mean slope below 1e-6.
-    - Whether f depends on earlier calls, as a solver that starts at its last solution.
-      The result may then be wrong.
+    - Whether f is constant around x only because it is rounded. f counts as constant if
+      it is constant over a distance of at least max(|x|, 1) / 5. There is one
+      exception: f counts as rounded if it has at least three nearly equal jumps up to
+      the largest distance and a mean slope below 1e-6.
+    - Whether f depends on earlier calls, like a solver that starts at its last
+      solution. The result may then be wrong.
     - A term of f that is below the noise at the steps that are used, such as a jump of
       a higher derivative, a power like |x|^2.5 or an oscillation. An example is the
       third derivative of a cubic spline with many nodes: the value is the third
@@ -352,8 +352,8 @@ def finite_difference(
       at t = 0. In both cases, the left and the right difference quotient approach each
       other slowly or not at all as the step becomes smaller. The verdict may be "kink"
       although the derivative exists.
-    - The whole error of the result at order 4, if f(t) is the sum of a smooth function
-      and a term such as |t - x|^5.5. For functions of this kind, up to a tenth of the
+    - How large the error at order 4 is, if f(t) is the sum of a smooth function and a
+      term such as |t - x|^5.5. For functions of this kind, up to a tenth of the
       answers at order 4 have an error above the bound.
     - A bend or a kink beside x that the noise hides from a one-sided scheme. Far from
       its bend, a function such as softplus is nearly a straight line. The result may be
