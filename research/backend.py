@@ -53,8 +53,8 @@ def configure(
     """Set the JAX and XLA options on which the bits of results depend.
 
     Two results have the same bits if they are exactly equal. Call this function before
-    JAX starts its backend. JAX starts its backend at the first computation, if not
-    earlier. A second call with the same values has no effect.
+    JAX starts its backend, which happens at the first computation or earlier. A second
+    call with the same values has no effect.
 
     The size of XLA's CPU thread pool affects the bits of large matrix products, so this
     function sets the size to `pool` on every machine. The function also sets JAX's

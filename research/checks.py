@@ -58,8 +58,8 @@ def check_not_deleted(name: str, value: Any) -> None:
 def check_leaves_not_deleted(name: str, tree: Any) -> None:
     """Raise RuntimeError if a leaf of a pytree is a deleted array of JAX.
 
-    `check_not_deleted` says when an array is deleted. `name` is the name of the
-    argument, for the message.
+    The docstring of `check_not_deleted` says when an array is deleted. `name` is the
+    name of the argument, for the message.
 
     Example:
       >>> check_leaves_not_deleted("params", {"w": np.ones(2)})
@@ -276,10 +276,11 @@ def check_distinct(name: str, values: Sequence[Any]) -> None:
     """Raise an error if a sequence contains a value twice.
 
     Args:
-      name, values: Name and value of the argument, a tuple or list.
+      name: Name of the argument that is checked, for the message.
+      values: The argument that is checked, a tuple or list.
     Raises:
       ValueError: A value occurs twice.
-      TypeError: values is not a sequence.
+      TypeError: values is not a tuple or list.
     Example:
       >>> check_distinct("rule", ("adam", "lion", "adam"))
       Traceback (most recent call last):

@@ -63,9 +63,9 @@ def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Wor
 
 
 def sampler_of(workload: Workload, batch_size: int | None) -> Sampler:
-    """Make the sampler with which a comparison trains on a workload.
+    """Make the sampler with which `compare` trains on a workload.
 
-    A sampler chooses the examples of each batch.
+    A workload is an optimisation problem. A sampler chooses the examples of each batch.
 
     Args:
       workload: A workload. If the workload has no data, `batch_size` is ignored.

@@ -74,8 +74,8 @@ class NetworkStudy(NamedTuple):
     Attributes:
       answer: Text that says which rule reaches the lower validation loss. The text also
         gives the number of steps of a rule, divided by the number of steps with which
-        the baseline reaches the same loss. The baseline is the rule with which the
-        others are compared.
+        the baseline reaches the final loss of this rule. The baseline is the rule with
+        which the others are compared.
       tables: Tables of the study.
       arrays: Dict from names to the arrays from which the figures are made.
       numbers: Dict from names to values that JSON can store. The tables and figures are

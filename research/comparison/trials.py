@@ -222,8 +222,8 @@ def measure_contender(
     """Search the hyper-parameters of a rule several times, and report each result.
 
     The relative gap is (f - f*) / (f_0 - f*), where f is the objective, f_0 the initial
-    value of f, and f* the value of f at the optimum of the training part. The cost of a
-    run is the number of passes over the data until the relative gap falls to the
+    value of f, and f* the value of f at the optimum of the training objective. The cost
+    of a run is the number of passes over the data until the relative gap falls to the
     target. The log cost of a run that missed the target is about the log of ten times
     the length of a full training. `search_scores` gives the exact formula.
 

@@ -69,8 +69,8 @@ class LimitTable(NamedTuple):
         because any small step works for this scheme.
       limit: Limit of the quotients: the derivative from `finite_difference` in float64,
         or nan if the verdict of `finite_difference` is not "ok". For the complex step,
-        `limit` is the quotient q at a tiny step. This step is 1e-100 in most cases.
-        There are two exceptions:
+        `limit` is the quotient q at a tiny step, which is 1e-100 in most cases. In two
+        cases, `limit` is not q:
         - `limit` is nan if a step that is 1e5 times longer gives a clearly different
           quotient, or if f is so small that its imaginary part underflows.
         - If terms cancel inside f, q loses digits, and the quotients at points close to

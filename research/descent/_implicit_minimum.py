@@ -43,11 +43,11 @@ class ImplicitMinimum(NamedTuple):
         order, the distance from `params` to the minimiser is at most √n residual / λ.
         Here n is the number of parameters, and λ is the smallest eigenvalue of the
         Hessian.
-      smallest_eigenvalue: Smallest eigenvalue of the Hessian at `params`, shape ().
-        With more than 128 parameters, this is an estimate by 64 Lanczos steps. Up to
+      smallest_eigenvalue: Smallest eigenvalue of the Hessian at `params`, shape (). If
+        x has more than 128 entries, this is an estimate by 64 Lanczos steps. Up to
         rounding, the estimate is at least the true value.
-      largest_eigenvalue: Largest eigenvalue of the Hessian at `params`, shape (). With
-        more than 128 parameters, this is an estimate by the same Lanczos steps. Up to
+      largest_eigenvalue: Largest eigenvalue of the Hessian at `params`, shape (). If x
+        has more than 128 entries, this is an estimate by the same Lanczos steps. Up to
         rounding, the estimate is at most the true value.
       steps: Number of steps taken, int32, shape ().
       outcome: The reason why the search stopped, an `Outcome` as int32, shape ().
@@ -81,7 +81,7 @@ def implicit_minimum(
     evaluated at the point where the search stopped. The formula does not contain the
     steps of the search, so reverse mode does not store them. Forward mode and
     derivatives of any order work too. Conjugate gradients solve the linear system with
-    H (`jax.lax.custom_root`). With more than 128 parameters, H is never formed.
+    H (`jax.lax.custom_root`). If x has more than 128 entries, H is never formed.
 
     The formula needs a positive definite H at the minimum. But the search ends a small
     distance from the minimum. There, H may be positive definite although H is singular
@@ -106,11 +106,11 @@ def implicit_minimum(
       absolute slope along v at x, ten times the tolerance, and eight times the rounding
       error of the slope. If the search ends beside a kink, this condition fails.
 
-    With more than 128 parameters, curvature and slope are checked only for the 64
+    If x has more than 128 entries, curvature and slope are checked only for the 64
     vectors v that Lanczos's method gives, and for the direction of the gradient.
 
     The derivatives are also NaN if the linear system cannot be solved to a relative
-    accuracy of 1e-3. With up to 128 parameters, this case occurs only if H is nearly
+    accuracy of 1e-3. If x has up to 128 entries, this case occurs only if H is nearly
     singular, because a direct solver corrects the result of conjugate gradients.
 
     jaxopt's `custom_root` decorator and optimistix's `ImplicitAdjoint` differentiate in

@@ -54,8 +54,8 @@ class SweepProgram(NamedTuple):
     - data: dict from the name of a part of the workload to its data;
     - states: the params and the state of the rule of each run;
     - epochs: array with the numbers of some epochs;
-    - orders: the result of the function `orders`, which is None or the indices that the
-      sampler draws in these epochs;
+    - orders: indices of the examples in the batches of these epochs, as the sampler
+      draws them, or None. The function `orders` returns this value;
     - info: the measurements of these epochs.
 
     Attributes:

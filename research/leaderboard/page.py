@@ -109,11 +109,11 @@ def write_leaderboard(
 def tables(rankings: Rankings) -> list[Table]:
     """Make the tables of a leaderboard: measurements, protocols and studies.
 
-    A measurement gives the cost of one rule in one study. On a workload (an
-    optimisation problem), the cost is the number of gradients of single examples until
-    the target is reached. On a network, the cost is the final validation loss. A
-    protocol consists of the settings that must be equal if two costs are to be
-    compared. The tables come in this order:
+    A study is a saved comparison of update rules. A measurement gives the cost of one
+    rule in one study. On a workload (an optimisation problem), the cost is the number
+    of gradients of single examples until the target is reached. On a network, the cost
+    is the final validation loss. A protocol consists of the settings that must be equal
+    if two costs are to be compared. The tables come in this order:
 
     - two tables of measurements, one for workloads and one for networks;
     - two tables of protocols, one for workloads and one for networks;

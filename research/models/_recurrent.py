@@ -209,9 +209,10 @@ def recurrence(
       with one tuple for each layer: (h,), or (h, c) for an LSTM. h and c have shape
       (..., num_hidden).
     Raises:
-      ValueError: As in `recurrent`. In advance: the carry does not fit the network or
-        the leading axes of x, or a length lies outside 0..T for T steps in x. A
-        sequence of length 0 leaves its carry unchanged.
+      ValueError: As in `recurrent`. The function `advance` raises a ValueError if the
+        carry does not fit the network or the leading axes of x. It also raises one if
+        the length of a sequence lies outside 0..T for T steps in x. (A sequence of
+        length 0 does not change its carry.)
       TypeError: As in `recurrent`.
     Example:
       >>> network = recurrence(65, 8, 65, embedding=4)

@@ -244,8 +244,8 @@ def mlp_rounding_bound(
 
     The term 1/n stands for the rounding error of δ_K itself. This error arises when a
     target is subtracted and the difference is divided by n. The term assumes targets of
-    size about 1 or less. The bound is approximate, because it does not include the
-    rounding errors of the forward pass.
+    size about 1 or less. The bound is approximate. It does not include the rounding
+    errors of the forward pass.
 
     Args:
       params, x, y, activation, loss: As in `mlp_value_and_gradient`.

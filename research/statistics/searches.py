@@ -214,8 +214,7 @@ class SearchedCost(NamedTuple):
       cost: Geometric mean of the cost over searches and seeds. In a study on networks,
         the cost of a run is its final validation loss. In other studies, it is the
         number of passes over the data until the run reaches the target. A run that
-        misses the target costs ten times the budget, which is the number of passes
-        after which runs stop.
+        misses the target costs ten times the length of a full training.
       low, high: Confidence interval of the cost. The interval includes the variation
         between searches and between seeds.
       spread: Largest cost of a search divided by the smallest one. The cost of a search

@@ -523,8 +523,8 @@ def cautious_adamw(
     bias correction. k_t is 1 for entries with d_t g_t > 0 and 0 for the other entries.
     The mean is over the leaf.
 
-    With cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. The step without
-    decay moves such an entry towards 0 or leaves it unchanged, if x_t is not 0.
+    With cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. If x_t is not 0,
+    the step without decay moves such an entry towards 0 or does not change it.
 
     timm's AdamWLegacy with caution=True is the same rule. The code of Liang et al.
     differs from this rule in two points. First, with foreach=False the code adds ε

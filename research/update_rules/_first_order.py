@@ -45,9 +45,9 @@ def gradient_descent(
     examples from which g_t is computed.
 
     Use it as the baseline, and on well-conditioned problems. Let κ be the ratio of the
-    largest to the smallest curvature of a quadratic. Let N be the number of steps that
-    multiply the distance to the minimum by ε. With the best rate, N grows like
-    κ log(1 / ε).
+    largest to the smallest curvature of a quadratic. Let N be the number of steps after
+    which the distance to the minimum has shrunk by the factor ε. With the best rate, N
+    grows like κ log(1 / ε).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -102,13 +102,13 @@ def heavy_ball(
     which it was computed.
 
     Use it on ill-conditioned problems. Let κ be the ratio of the largest to the
-    smallest curvature near a minimum. Let N be the number of steps that multiply the
-    distance to the minimum by ε. With the best η and μ, N grows like √κ log(1 / ε).
-    `research.update_rules._tuning.heavy_ball_constants` computes these η and μ. Far
-    from a minimum, where the function is not nearly quadratic, the params may cycle for
-    ever. Noise in the gradients moves the params around a minimum. Momentum does not
-    reduce this motion. For small η, the motion is about as large as with gradient
-    descent at the larger rate η / (1 - μ).
+    smallest curvature near a minimum. Let N be the number of steps after which the
+    distance to the minimum has shrunk by the factor ε. With the best η and μ, N grows
+    like √κ log(1 / ε). `research.update_rules._tuning.heavy_ball_constants` computes
+    these η and μ. Far from a minimum, where the function is not nearly quadratic, the
+    params may cycle for ever. Noise in the gradients moves the params around a minimum.
+    Momentum does not reduce this motion. For small η, the motion is about as large as
+    with gradient descent at the larger rate η / (1 - μ).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

@@ -273,8 +273,8 @@ def levenberg_marquardt(
 
     The first radius is Δ_0 = η |D x_0|, or η if x_0 = 0. If ρ < 1/4, the next radius is
     |D h| / 10. If ρ >= 3/4, or if ρ >= 1/4 and μ = 0, the next radius is 2 |D h|.
-    Otherwise, the radius is |D h| after the first trial, and does not change after a
-    later trial.
+    In all other cases, the next radius is |D h| at the first trial, and Δ_t at a later
+    trial.
 
     If the residuals stay large, the rule described so far would take many small steps,
     because JᵀJ lacks the term Σ r_i ∇²r_i of the Hessian of F. Each trial therefore

@@ -62,13 +62,13 @@ def reduce_on_plateau(
     objective are averaged in groups of accumulation_size. The mean f of a group counts
     as better than the best mean so far, f_best, if f < (1 - rtol) f_best - atol. After
     `patience` means in a row that are not better, s <- max(factor s, min_scale), and
-    the count of such means restarts from 0. The count stays at 0 during the next
-    `cooldown` means.
+    the count of such means restarts from 0. While the next `cooldown` means are
+    computed, the count stays at 0.
 
     Chain this transformation after a rule. Do not chain it after `polyak_averaging`,
-    `exponential_averaging`, `lookahead` or a schedule-free rule. From its own updates,
-    such a rule computes averages of the params, at which the model is evaluated. If the
-    updates were scaled afterwards, these averages would be wrong. With
+    `exponential_averaging`, `lookahead` or a schedule-free rule. Such a rule computes
+    an average of the params from its own updates, and the model is evaluated at this
+    average. If the updates were scaled afterwards, the average would be wrong. With
     `polyak_averaging`, `exponential_averaging` and `lookahead`, which wrap an inner
     rule, chain this transformation after the inner rule.
 

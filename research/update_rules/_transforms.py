@@ -154,10 +154,10 @@ def add_decayed_weights(
     If the transformation is chained before a rule, the decay is coupled: λ x_t is part
     of the gradient that the rule gets, as with torch's `weight_decay` in SGD and Adam.
 
-    If the transformation is chained after the one that computes the direction of an
-    adaptive rule, the decay is decoupled: λ x_t is not part of the gradient that the
-    rule gets, as in `adamw`. The chain then ends with `descend`, which multiplies by
-    -η.
+    `adamw` has a decoupled decay: λ x_t is not part of the gradient that Adam's
+    averages get. For such a decay, chain this transformation after the transformation
+    that computes the direction, such as `optax.scale_by_adam`. The chain then ends with
+    `descend`, which multiplies by -η.
 
     optax.add_decayed_weights is the same, and also accepts a schedule for λ.
 

@@ -1738,6 +1738,21 @@ def test_far_from_0_large_steps_do_not_skip_a_wave(order, most, answers):
     assert right > answers
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_size_of_a_wave_far_from_0_does_not_matter(order):
+    """f times 2^a gives the same verdict from the same points, and 2^a times f'."""
+    rng = np.random.default_rng(3)
+    for _ in range(40):
+        f, x, _ = _wave_and_polynomial(rng)
+        found = finite_difference(f, x, order)
+        for a in (-900, -300, 300, 700):
+            scaled = finite_difference(lambda t, f=f, a=a: np.ldexp(f(t), a), x, order)
+            assert scaled.verdict == found.verdict
+            assert scaled.evaluations == found.evaluations
+            if found.verdict == "ok":
+                assert scaled.value == np.ldexp(found.value, a)
+
+
 BESIDE = {
     "relu": lambda u, x: np.maximum(np.sin(u), 0),
     "relu and exp": lambda u, x: np.maximum(np.sin(u), 0) + np.exp(x),

@@ -239,8 +239,9 @@ def counted_cost(f: Callable[..., Any], *args: Any) -> Count:
       f: Any function that JAX can trace.
       *args: Arguments of f. Only the shapes and dtypes of arrays are used.
     Returns:
-      A `Count`, with the counts of a `Cost` but without memory and times. Its property
-      `operations` is the number of flops plus the number of transcendentals.
+      A `Count`: numbers of flops (additions, multiplications and so on), transcendental
+      operations, bytes and unknown loops. Its property `operations` is the sum of the
+      first two numbers.
     Raises:
       TypeError: f is not a function of these arguments.
     Example:

@@ -70,11 +70,12 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
       times the b of this window. The result is None if no window has more noise than
       rounding errors, or if the window at the smallest distance already has more noise.
     """
-    share = windows_noise(ladder) / rounding(ladder)[ladder.places]
+    noise, usual = windows_noise(ladder), rounding(ladder)[ladder.places]
+    share = noise / usual
     before = np.maximum.accumulate(np.append(1.0, share[:-1]))
     stays = np.minimum.accumulate(share[::-1])[::-1] > _APPEARS * before
-    is_loud = stays | (share > _SUDDEN) | appears(share) | _exceeds_smaller(ladder)
-    loud = np.flatnonzero(is_loud)
+    is_wave = _exceeds_smaller(ladder, noise, usual)
+    loud = np.flatnonzero(stays | (share > _SUDDEN) | appears(share) | is_wave)
     if not len(loud) or not loud[0]:
         return None
     window = int(loud[0])
@@ -82,7 +83,9 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, np.ndarray, int] | None:
     return quiet, before[window] * rounding(quiet), window
 
 
-def _exceeds_smaller(ladder: Ladder) -> np.ndarray:
+def _exceeds_smaller(
+    ladder: Ladder, noise: np.ndarray, usual: np.ndarray
+) -> np.ndarray:
     """Return, for each window, whether smaller windows exclude rounding errors.
 
     If f rounds x, its rounding errors are about the same share of the estimate R of
@@ -95,16 +98,18 @@ def _exceeds_smaller(ladder: Ladder) -> np.ndarray:
     be smaller than 30 R, although the smallest windows show its shape. (The windows
     just below may resolve the wave badly, and the median ignores them.)
 
+    Args:
+      ladder: Values of f around x, and in the windows.
+      noise, usual: Noise that each window shows, and R there, shape (windows,).
     Returns:
       Booleans, shape (windows,).
     """
-    usual = rounding(ladder)[ladder.places]
     shares = largest_noise(ladder) / usual
     below = [np.inf, *(np.median(shares[:j]) for j in range(1, len(shares)))]
     height = np.nan_to_num(np.max(np.abs(ladder.windows), axis=1))
     values = ladder.epsilon / 2 * np.maximum.accumulate(height)
     least = np.maximum(np.array(below[: len(shares)]) * usual, values)
-    return windows_noise(ladder) > _SUDDEN * least
+    return noise > _SUDDEN * least
 
 
 def levels_below(ladder: Ladder, end: int) -> Ladder:
@@ -235,8 +240,9 @@ def is_continuous(
     jumps. The sampler evaluates f four to six times, each time at 33 equally spaced
     points. The first points lie around the given window. Each later evaluation covers
     the two intervals where the second difference of f was largest, so its points are 16
-    times as close. All points are at a multiple of the spacing of the floats from x. So
-    there may be fewer evaluations: no points are closer than the floats.
+    times as close. The distance of each point from x is a multiple of the spacing of
+    the floats there. So no points are closer than the floats, and there may be fewer
+    evaluations.
 
     Let d be the largest absolute second difference in one evaluation. From one
     evaluation to the next, d stays the same at a jump, and becomes 16 times as small at
@@ -302,8 +308,8 @@ def is_continuous(
 def _look(low: float, high: float, spacing: float) -> tuple[np.ndarray, float]:
     """Return 33 equally spaced multiples of `spacing`, and their distance.
 
-    They lie between `low` and `high`, or a little further apart if these are closer
-    than 32 spacings. Points between the floats would be rounded, and the rounding
+    They lie between `low` and `high`, or a little beyond if these are closer than 32
+    spacings. Points between the floats would be rounded, and the rounding
     errors of x would look like jumps of f.
     """
     half = _POINTS // 2

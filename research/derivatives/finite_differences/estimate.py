@@ -271,11 +271,10 @@ def finite_difference(
 
     The values of f at steps below the step of the result are compared with predictions.
     The value at a step is predicted from f(x) and the values at the next four larger
-    steps.
-    If a value differs from its prediction by more than about 30 times the noise, the
-    larger steps have passed over something, such as a narrow peak beside x. The larger
-    steps are then discarded. If the smaller steps do not suffice for a result, the
-    verdict is "unresolved".
+    steps. If a value differs from its prediction by more than about 30 times the noise,
+    the larger steps have passed over something, such as a narrow peak beside x. The
+    larger steps are then discarded. If the smaller steps do not suffice for a result,
+    the verdict is "unresolved".
 
     The estimates may converge more slowly than the extrapolation assumes. An example is
     x² + 1e-6 |x|^2.5. Let e_0 be the estimate at the chosen step, and e_1 and e_2 those
@@ -337,10 +336,10 @@ def finite_difference(
       example is sin(1.73 x) + exp(x / 1000) + 1e-11 max(x, 0)² at 0. The left and the
       right second derivative differ by 2e-11, but the verdict is "ok" with the bound
       1e-15.
-    - Whether f is constant around x only because it is rounded. f counts as constant if
-      it is constant over a distance of at least max(|x|, 1) / 5. There is one
-      exception: f counts as rounded if it has at least three nearly equal jumps up to
-      the largest distance and a mean slope below 1e-6.
+    - Whether f is constant around x only because it is rounded. If f is constant up to
+      a distance of at least max(|x|, 1) / 5, it usually counts as a constant function,
+      with the derivative 0. It counts as rounded only if it has at least three nearly
+      equal jumps at larger distances, and a mean slope below 1e-6.
     - Whether f depends on earlier calls, like a solver that starts at its last
       solution. The result may then be wrong.
     - A term of f that is below the noise at the steps that are used, such as a jump of
@@ -365,8 +364,8 @@ def finite_difference(
       example is sin(2 π (x - 1.7e18) / 25600) + 30 x / 25600 at x = 1.7e18, where the
       rounding errors of f are about 0.1. The derivative is 0.00142, but the answer is
       "ok" with the value 0.00117 and the bound 6e-18. For sums of a wave and a
-      polynomial in x - 1.7e18 with 100 to 30,000 floats in a period, 0.4 to 1.1 % of
-      the answers were wrong at order 1, and up to 2.4 % at higher orders.
+      polynomial in x - 1.7e18 with 100 to 30,000 floats in a period, a test allows 2 %
+      of the answers to be wrong at order 1, and 5 % at order 2.
     - Whether f interpolates a table with straight lines, if the slopes of neighbouring
       lines differ by less than the rounding error of a difference quotient within a
       line. The value is then the slope of the function whose values are in the table.

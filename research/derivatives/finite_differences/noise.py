@@ -142,9 +142,7 @@ def largest_noise(ladder: Ladder) -> np.ndarray:
     `windows_noise`, the bound also counts for a window in which f looks smooth. It is
     infinite where f is not defined.
     """
-    sixth = np.diff(ladder.windows, _ORDERS, axis=1)
-    sizes = 2 * np.sqrt(np.mean(sixth**2, axis=1)) / _NORMS[-1]
-    return np.nan_to_num(sizes, nan=np.inf)
+    return np.nan_to_num(2 * _difference_sizes(ladder.windows)[0][-1], nan=np.inf)
 
 
 def appears(share: np.ndarray) -> np.ndarray:
@@ -336,6 +334,23 @@ def _windows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       Moré and Wild, Estimating computational noise, SIAM J. Sci. Comput. 33 (2011),
       1292-1314, section 3.
     """
+    sizes, largest = _difference_sizes(values)
+    shows = (sizes[5] > sizes[4] / 4) & (sizes[5] > 0)
+    noise = np.where(shows, 2 * np.maximum(sizes[4], sizes[5]), 0.0)
+    smooth = [np.where(sizes[m] > 8 * sizes[5], largest[m], 0.0) for m in (1, 2, 3)]
+    return np.nan_to_num(noise), np.max(
+        np.nan_to_num(np.stack(smooth)) * _GROWTH[:, None], axis=0
+    )
+
+
+def _difference_sizes(values: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return the sizes of the differences of order 1 to 6 in each window.
+
+    Returns:
+      (sizes, largest), with one array of shape (windows,) for each order. A size is the
+      root mean square of the differences, divided by that for noise of size 1. A number
+      of `largest` is the largest absolute difference. Squares do not overflow.
+    """
     sizes, largest, differences = [], [], values
     for norm in _NORMS:
         differences = np.diff(differences, axis=1)
@@ -345,12 +360,7 @@ def _windows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         sizes.append(
             unit * np.sqrt(np.mean((differences / unit[:, None]) ** 2, axis=1)) / norm
         )
-    shows = (sizes[5] > sizes[4] / 4) & (sizes[5] > 0)
-    noise = np.where(shows, 2 * np.maximum(sizes[4], sizes[5]), 0.0)
-    smooth = [np.where(sizes[m] > 8 * sizes[5], largest[m], 0.0) for m in (1, 2, 3)]
-    return np.nan_to_num(noise), np.max(
-        np.nan_to_num(np.stack(smooth)) * _GROWTH[:, None], axis=0
-    )
+    return sizes, largest
 
 
 def _quantum(ladder: Ladder, sampler: Sampler) -> float:

@@ -61,8 +61,8 @@ def explain(
       f: Any JAX function that takes arrays, or pytrees of arrays, and returns one real
         floating number.
       *args: Point of evaluation. The gradient is with respect to all floating leaves.
-      level: "primitives" shows all equations. "mathematics" hides equations without an
-        adjoint in the rule of a `jax.custom_jvp`. It also hides equations that only
+      level: "primitives" shows all equations. "mathematics" hides those equations of a
+        `jax.custom_jvp` rule that have no adjoint. It also hides equations that only
         change a shape or a dtype, with three exceptions: a transposition, a conversion
         that may change a number, and a broadcast whose result is the input of a sum or
         of a product of arrays.
