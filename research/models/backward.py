@@ -101,7 +101,7 @@ def mlp_value_and_gradient(
       ValueError: A name is unknown, params do not have the layers of an `mlp`, or
         shapes do not fit. For "softmax_cross_entropy": y contains a number that is not
         a class. For "logistic": y contains a number outside [0, 1]. Under jit, such a y
-        makes the loss NaN instead.
+        makes the loss and the gradient of the last layer NaN instead.
       TypeError: params are not a mapping, or a layer does not have exactly the entries
         "weights" and "bias".
     References:

@@ -84,13 +84,15 @@ def transformer_decoder(
     """Build a Transformer language model: logits of the next token at each position.
 
     The model computes x = E[tokens] + P, where E is the matrix of the embedding and P
-    are vectors of the positions. Then the blocks are applied to x. If order is "pre", a
-    last normalisation follows. A block consists of attention and a small network with
-    one hidden layer (`research.models.block`). If tied is False, the logits are
-    x W_output, where W_output are the weights of the output layer. If tied is True, the
-    logits are x Eᵀ. With tied=True and activation="gelu_tanh", the architecture is that
-    of GPT-2. With positions="rotary", normalisation="rms", gated=True,
-    activation="silu" and bias=False, the architecture is that of Llama.
+    are vectors of the positions. With positions="rotary", there is no P: x = E[tokens],
+    and the attention rotates its queries and keys by the position. Then the blocks are
+    applied to x. If order is "pre", a last normalisation follows. A block consists of
+    attention and a small network with one hidden layer (`research.models.block`). If
+    tied is False, the logits are x W_output, where W_output are the weights of the
+    output layer. If tied is True, the logits are x Eᵀ. With tied=True and
+    activation="gelu_tanh", the architecture is that of GPT-2. With positions="rotary",
+    normalisation="rms", gated=True, activation="silu" and bias=False, the architecture
+    is that of Llama.
 
     Biases start at 0. Weights are drawn from N(0, 0.02²), as in GPT-2, with two
     exceptions:

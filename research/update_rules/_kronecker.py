@@ -1195,6 +1195,11 @@ def psgd_kron(
     check_number("factor_rate", factor_rate)
     if not callable(probability):
         check_number("probability", probability)
+        if not isinstance(probability, Tracer) and float(probability) > 1.0:
+            raise ValueError(
+                "probability must lie between 0 and 1; got "
+                f"probability={probability!r}."
+            )
     longest = _static("psgd_kron", "max_size", max_size, 8_192)
 
     def init(params: Params):

@@ -87,14 +87,14 @@ def dog(
     u_t = 0 for any ε.
 
     The name stands for "distance over gradients". With init_step=("distance", r_ε),
-    optax.contrib.dog is the same. With init_step=("heuristic", 1e-6), its r_ε is the
-    default of this rule. But optax subtracts x_0 from x_i, which loses digits while the
+    optax.contrib.dog is the same. With init_step=("heuristic", 1e-6), optax's r_ε is
+    the default r_ε here. But optax subtracts x_0 from x_i, which loses digits while the
     distance is small. This rule sums its own updates to get x_i - x_0. The paper by
     Ivgi et al. has no ε. The authors' code has the same ε as this rule. For coupled
     weight decay, chain `add_decayed_weights` before the rule. torch does not have this
     rule.
 
-    Use it if no rate can be tuned, on convex or nearly convex losses. The proof of
+    Use it on convex or nearly convex losses if no rate can be tuned. The proof of
     convergence is for an average of the iterates, not for the last iterate. The rule
     starts slowly, because r_ε is small and, with η = 1, r̄_t at most doubles in a step.
     A large gradient stays in the sum of squares and shortens all later steps.
@@ -201,7 +201,7 @@ def prodigy(
     bias_correction: bool = False,
     eps_by_next_distance: bool = True,
 ) -> optax.GradientTransformation:
-    """Take AdamW steps with an estimate of the distance to the minimum as the rate.
+    """Take AdamW steps whose rate is an estimate of the distance to the minimum.
 
     The rate is η_t d_t, where η_t is the learning rate and d_t is an estimate of the
     distance from the start to the minimum. The estimate never decreases. At step t,
@@ -222,14 +222,14 @@ def prodigy(
     decay.
 
     With the defaults, the rule is the same as the authors' code, unless a schedule
-    gives the rate 0. The authors' code skips every step with the rate 0. Before the
-    first step that it takes, it also skips every step with the gradient 0. In a skipped
-    step, the averages, the sums and t do not change. Here, no step is skipped.
-    The paper by Mishchenko & Defazio multiplies ε by d_t instead of d_(t+1), as this
-    rule does with eps_by_next_distance=False.
+    gives the rate 0. The authors' code skips every step with the rate 0. At the start
+    of a run, until a step is taken, it also skips every step with the gradient 0. In a
+    skipped step, the averages, the sums and t do not change. Here, no step is skipped.
+    The paper by Mishchenko & Defazio multiplies ε by d_t instead of d_(t+1). For the
+    paper's rule, pass eps_by_next_distance=False.
 
-    optax.contrib.prodigy multiplies every η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1)), as
-    this rule does with bias_correction=True. The authors' code has this factor as an
+    optax.contrib.prodigy multiplies every η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1)). For
+    optax's rule, pass bias_correction=True. The authors' code has this factor as an
     option. If all gradients or all rates so far are 0, optax (up to 0.2.8) divides 0 by
     0, and its params become NaN. optax has other names for some arguments: betas is
     (b1, b2), estim_lr0 is initial_distance and estim_lr_coef is distance_factor. torch
@@ -239,10 +239,10 @@ def prodigy(
     weight decay. At the first step t with a nonzero gradient, each nonzero entry of u_t
     then has a size of about 3.2 d_0 η_t, because (1 - β1) / √(1 - β2) is 3.2.
 
-    Use it instead of tuning Adam's rate, with a schedule for η that ends at 0. To scale
-    all rates, change distance_factor, not η. The estimate d_t never shrinks. A single
-    large gradient that points against x_t - x_0 may therefore make d_t too large for
-    the rest of the run.
+    Use it instead of tuning Adam's rate. Let η follow a schedule that ends at 0. To
+    scale all rates, change distance_factor, not η. The estimate d_t never shrinks. A
+    single large gradient that points against x_t - x_0 may therefore make d_t too large
+    for the rest of the run.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -262,9 +262,9 @@ def prodigy(
     Returns:
       The rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; update
-        received no params although weight_decay is not 0; in init, the params are
-        complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type;
+        update received no params although weight_decay is not 0; in init, the params
+        are complex.
     References:
       Mishchenko & Defazio, Prodigy: an expeditiously adaptive parameter-free learner,
       ICML 2024, the version for Adam.
@@ -500,9 +500,9 @@ def cocob(
     x_t, which loses digits while x_t is close to x_0. This rule sums its own updates to
     get x_t - x_0. torch does not have the rule.
 
-    Use it if you cannot tune a rate, and different entries need different rates. The
-    rule stores five arrays per leaf. The distance from x_0 may double within a few
-    steps, so the rule can overshoot a minimum.
+    Use it if you cannot tune a rate and the entries need different rates. The rule
+    stores five arrays per leaf. The distance from x_0 may double within a few steps, so
+    the rule can overshoot a minimum.
 
     Args:
       learning_rate: Factor η of the gradient; leave it at 1. A number of at least 0, a
@@ -643,7 +643,7 @@ def dadapt_adamw(
     the averages and t do not change. Here, no step is skipped. torch does not have the
     rule.
 
-    Use it in place of AdamW if you cannot tune the rate, with a schedule for η that
+    Use it in place of AdamW if you cannot tune the rate. Let η follow a schedule that
     ends at 0. The estimates of `prodigy` usually grow faster.
 
     Args:
@@ -765,12 +765,12 @@ def mechanic(
 ) -> optax.GradientTransformationExtraArgs:
     """Learn the scale of an inner rule's updates, so that its rate need not be tuned.
 
-    The sum of the updates of this inner rule is multiplied by S_t, the sum of n scales
-    s_t. There is one scale for each of the n decays β_i = 1 - 0.1^i for i = 1, ..., n,
-    where n is num_betas. Each decay also has its own numbers m_t, v_t and r_t. These
-    numbers and s_t start from s_0 = σ and m_0 = v_0 = r_0 = 0, and follow the formulas
-    below with β = β_i. λ is weight_decay, σ is initial_scale, and clip(h, -m, m) limits
-    h to the range from -m to m. Norms and inner products <., .> are over all leaves.
+    The sum of the inner rule's updates is multiplied by S_t. S_t is the sum of n scales
+    s_t, where n is num_betas. There is one scale for each decay β = 1 - 0.1^i with
+    i = 1, ..., n. The formulas below give the scale s_t and three numbers m_t, v_t and
+    r_t for one decay β. All four start from s_0 = σ and m_0 = v_0 = r_0 = 0. λ is
+    weight_decay, σ is initial_scale, and clip(h, -m, m) limits h to the range from -m
+    to m. Norms and inner products <., .> are over all leaves.
     Let g_t be the gradient, x_t the params, d_t the update of the inner rule, and
     Δ_t = (x_t - x_0) / (S_t + ε) at step t, counted from 0. Then
     h_t = -<g_t + (λ S_t |g_t| / (|x_t| + ε)) x_t, Δ_t>,
@@ -783,9 +783,9 @@ def mechanic(
     optax.contrib.mechanize(inner(η)) is the same, but it subtracts x_0 from x_t, which
     loses digits while x_t is close to x_0. This rule sums its own updates to get
     x_t - x_0. Like this rule, optax clips h_t. The paper by Cutkosky et al. and the
-    authors' package for PyTorch do not clip h_t. The package also starts m at 1e-6
-    without adding ε, has σ = 1e-8 by default, and limits r_t itself to values of at
-    least 0. torch does not have the rule.
+    authors' package for PyTorch do not clip h_t. In the package, m_0 is 1e-6, ε is not
+    added to |h_t|, and the default of σ is 1e-8. The package also stores max(r_t, 0)
+    instead of r_t. torch does not have the rule.
 
     Use it around any rule whose rate you cannot tune, with the schedule that you would
     use for that rule alone. S_t makes up for an inner rate η that is too small or too
@@ -932,23 +932,23 @@ def momo(
     weight_decay: Scalar = 0.0,
     adapt_lower_bound: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Momentum with a step length from the objective's value and its lower bound.
+    """Momentum with a step size computed from the objective and its lower bound.
 
     Without weight decay, the step ends where a linear model of the objective reaches
     the lower bound, but the step is at most η_t |m_t| long.
 
-    m_t, f̄_t and γ_t are moving averages with the decay β: of the gradient g_t, of the
-    objective's value f(x_t) and of the inner product <g_t, x_t>. At the first step,
-    m_t = g_t, f̄_t = f(x_t) and γ_t = <g_t, x_t>. η_t is the learning rate, λ the
+    m_t, f̄_t and γ_t are the moving averages of the gradient g_t, of the objective's
+    value f(x_t) and of the inner product <g_t, x_t>. Their decay is β. At the first
+    step, m_t = g_t, f̄_t = f(x_t) and γ_t = <g_t, x_t>. η_t is the learning rate, λ the
     weight decay, f* the lower bound, and a = 1 + η_t λ. The step size τ_t and the
     update u_t are
     τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
     u_t = (x_t - τ_t m_t) / a - x_t.
 
     If m_t = 0, then τ_t = 0. With adapt_lower_bound=True, the rule estimates f*, which
-    starts at lower_bound. Let q_t = a (f̄_t - γ_t) + <m_t, x_t>. If q_t < a f* before
-    the step, f* is first replaced by max(q_t / (2 a), lower_bound). After the step, f*
-    is replaced by max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|², lower_bound).
+    starts at lower_bound. Let q_t = a (f̄_t - γ_t) + <m_t, x_t>. If q_t < a f*, f* is
+    replaced by max(q_t / (2 a), lower_bound), and then τ_t is computed. After the step,
+    f* is replaced by max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|², lower_bound).
 
     optax.contrib.momo differs in two ways. It sets τ_t = 0 if |m_t|² <= 2.2e-16. With
     weight decay, it divides only x_t by a, not the step: u_t = x_t / a - τ_t m_t - x_t.
@@ -962,15 +962,15 @@ def momo(
         (number of earlier steps -> η).
       beta: Decay β in [0, 1); may be traced.
       lower_bound: Lower bound f* of the objective, a finite number; may be traced.
-      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it
-        divides the params after the step by 1 + η_t λ.
+      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: the
+        params after the step are divided by 1 + η_t λ.
       adapt_lower_bound: Whether f* is estimated. lower_bound is then the smallest value
         that f* can have.
     Returns:
       The rule; its update needs params and value, which is f(x_t).
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no params or value.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        or update received no params or value.
     References:
       Schaipp, Ohana, Eickenberg, Defazio & Gower, MoMo: momentum models for adaptive
       learning rates, ICML 2024. In this paper, MoMo is the rule with a fixed f*, and
@@ -1066,14 +1066,14 @@ def momo_adam(
     weight_decay: Scalar = 0.0,
     adapt_lower_bound: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam with a step length from the objective's value and its lower bound.
+    """Adam with a step size computed from the objective and its lower bound.
 
     Without weight decay, the step ends where a linear model of the objective reaches
     the lower bound, but the step is not longer than Adam's step.
 
-    m_t, f̄_t and γ_t are moving averages with the decay β1: of the gradient g_t, of the
-    objective's value f(x_t) and of the inner product <g_t, x_t>. They start at 0, and t
-    is counted from 1. v̂_t is the average of the squared gradients with bias
+    m_t, f̄_t and γ_t are the moving averages of the gradient g_t, of the objective's
+    value f(x_t) and of the inner product <g_t, x_t>. Their decay is β1. They start at
+    0, and t is counted from 1. v̂_t is the average of the squared gradients with bias
     correction, as in `adam`. η_t is the learning rate, λ the weight decay and f* the
     lower bound. Let D_t = √v̂_t + ε, c_t = 1 - β1^t, a = 1 + η_t λ and
     p_t = <m_t, m_t / D_t>. The step size τ_t and the update u_t are
@@ -1097,15 +1097,15 @@ def momo_adam(
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps: Constant ε, at least 0; may be traced.
       lower_bound: Lower bound f* of the objective, a finite number; may be traced.
-      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it
-        divides the params after the step by 1 + η_t λ.
+      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: the
+        params after the step are divided by 1 + η_t λ.
       adapt_lower_bound: Whether f* is estimated. lower_bound is then the smallest value
         that f* can have.
     Returns:
       The rule; its update needs params and value, which is f(x_t).
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no params or value.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        or update received no params or value.
     References:
       Schaipp, Ohana, Eickenberg, Defazio & Gower, MoMo: momentum models for adaptive
       learning rates, ICML 2024. In this paper, MoMo-Adam is the rule with a fixed f*,

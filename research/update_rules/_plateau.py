@@ -75,7 +75,7 @@ def reduce_on_plateau(
     optax.contrib.reduce_on_plateau is the same. torch's ReduceLROnPlateau reduces the
     rate one mean later: after patience + 1 means in a row that are not better. To get
     the same result in torch, pass a patience that is smaller by one. torch also skips a
-    reduction that would change the rate by at most its argument eps. The callback
+    reduction that would change the rate by at most torch's argument eps. The callback
     ReduceLROnPlateau of Keras counts patience in the same way as this function, but its
     cooldown ends one mean earlier. If the cooldown here is c > 0, pass c + 1 to Keras
     for the same result. The threshold min_delta of Keras is absolute, like atol.
@@ -86,12 +86,12 @@ def reduce_on_plateau(
 
     Args:
       factor: Factor that reduces the scale s, positive and below 1; may be traced.
-      patience: Number of means in a row that are not better before s is reduced, a
-        positive integer; may be traced.
+      patience: Number of means in a row after which s is reduced if none of them is
+        better, a positive integer; may be traced.
       rtol, atol: Tolerances, at least 0; may be traced. rtol is at most 1. Use a
         positive rtol only if the values of the objective are positive.
-      cooldown: Number of means after a reduction of s that are not counted, even if
-        they are not better. An integer of at least 0; may be traced.
+      cooldown: Number of means after a reduction of s that do not count towards
+        patience. An integer of at least 0; may be traced.
       accumulation_size: Number of values per mean, a positive integer; may be traced.
       min_scale: Least scale, at least 0; may be traced.
     Returns:

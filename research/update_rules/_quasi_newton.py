@@ -89,8 +89,8 @@ def bfgs(
         earlier steps -> η).
       linesearch: "strong_wolfe", "backtracking", a function with the arguments of
         `strong_wolfe`, or None for a fixed step size.
-      first_step: Norm |g_t| that is used before the first pair: "euclidean", or
-        "absolute" for the sum of the absolute values.
+      first_step: Norm |g_t| in H_t = min(1, 1 / |g_t|) I, before there is a pair:
+        "euclidean", or "absolute" for the sum of the absolute values.
       min_curvature: Bound, at least 0. A pair is used only if <s, y> exceeds the bound.
     Returns:
       The rule; its update needs params, and for a line search also value and value_fn.
@@ -277,7 +277,7 @@ def lbfgs(
     first_step: str = "euclidean",
     min_curvature: Scalar = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Step as in `bfgs`, but keep the last steps and gradient changes, not a matrix.
+    """Step as in `bfgs`, but store pairs of steps and gradient changes, no matrix.
 
     u_t = -a_t H_t g_t, computed by the two-loop recursion, where g_t is the gradient
     and a_t the step size. The matrix H_t approximates the inverse Hessian. It is built

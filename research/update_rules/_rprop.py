@@ -41,8 +41,8 @@ def rprop(
 ) -> optax.GradientTransformation:
     """Step against the sign of each gradient entry, with growing and shrinking steps.
 
-    Each entry of the params has its own step size Δ_t. The step size grows while the
-    sign of its gradient entry stays the same, and shrinks when the sign changes:
+    Each entry of the params has its own step size Δ_t. Δ_t grows while the gradient of
+    this entry keeps its sign, and shrinks when the sign changes:
 
     u_t = -Δ_t sign(g_t), or 0 if g_t g_(t-1) < 0,
     Δ_t = clip(Δ_(t-1) η+) if g_t g_(t-1) > 0,
@@ -57,7 +57,7 @@ def rprop(
     This rule is iRprop- of Igel & Hüsken. torch.optim.Rprop is the same. The original
     rule of 1993 (Rprop+) undoes the last step when the sign changes. optax.rprop (up to
     0.2.8) returns each step one call too late. Its first update is therefore 0. When
-    the sign changes, it returns 0 in place of the late step, so this step is lost.
+    the sign changes, optax.rprop returns 0 instead of the late step, which is lost.
     Where g_t g_(t-1) = 0, optax.rprop does not clip Δ_t.
 
     Use it on full batches for functions that are badly scaled along the axes. The step

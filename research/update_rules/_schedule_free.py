@@ -90,10 +90,10 @@ def schedule_free_sgd(
     optax.contrib.schedule_free_sgd (up to 0.2.8) differs in four more ways. First, with
     a warm-up, the steps in optax use the rates 0, 1/T, 2/T, ... times η. The weights of
     the average use 1/T, 2/T, 3/T, ... times η. The first step in optax therefore does
-    not move the params. Second, with a schedule as the rate, the weight of a step is
-    computed from the rate of the next step. Third, β must be positive. Fourth, the sum
-    of weights has the params' dtype, so in bfloat16 the sum stops growing after 256
-    equal weights. torch does not have this rule.
+    not move the params. Second, with a schedule, optax computes the weight of a step
+    from the rate of the next step. Third, β must be positive in optax. Fourth, the sum
+    of weights in optax has the params' dtype, so in bfloat16 the sum stops growing
+    after 256 equal weights. torch does not have this rule.
 
     Use it instead of a schedule that depends on the length of the run. Evaluate the
     model at the field `evaluation_params` of the state, not at the params. η can often
@@ -142,8 +142,8 @@ def schedule_free_adamw(
 ) -> optax.GradientTransformation:
     """Schedule-free AdamW: `schedule_free_sgd` with Adam's normalised gradient.
 
-    d_t = g_t / (√v̂_t + ε), with v_t = β2 v_(t-1) + (1 - β2) g_t²,
-    v̂_t = v_t / (1 - β2^t), and d_t replaces the gradient g_t in `schedule_free_sgd`.
+    In `schedule_free_sgd`, the gradient g_t is replaced by d_t = g_t / (√v̂_t + ε),
+    with v_t = β2 v_(t-1) + (1 - β2) g_t² and v̂_t = v_t / (1 - β2^t).
 
     Here v_0 = 0, and t is counted from 1. d_t is Adam's direction without the moving
     average of the gradients. The average of the iterates replaces this moving average.
@@ -151,10 +151,9 @@ def schedule_free_adamw(
     optax.contrib.schedule_free_adamw differs from this rule in the ways that
     `schedule_free_sgd` lists for optax.contrib.schedule_free_sgd. The authors' first
     code multiplied the rate by √(1 - β2^t) instead of dividing v_t by 1 - β2^t. This
-    factor grows with t. It also entered the weights c_t of the average (defined in
-    `schedule_free_sgd`), so the first iterates had a smaller weight in the average. For
-    example, with a constant learning rate and β2 = 0.999, the weight c_2 was 0.667
-    instead of 0.5.
+    factor grows with t. The factor also entered the weights c_t of `schedule_free_sgd`,
+    so the first iterates had a smaller weight in the average. For example, with a
+    constant learning rate and β2 = 0.999, the weight c_2 was 0.667 instead of 0.5.
 
     Use it instead of AdamW with a schedule if the length of the run is not known.
     Evaluate the model at the field `evaluation_params` of the state, not at the params.

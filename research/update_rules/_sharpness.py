@@ -60,10 +60,11 @@ def sam(
     default, optax splits the same step into two calls of update. torch does not have
     SAM.
 
-    Use it for networks that fit their training set and should generalise better, at
-    twice the cost per step. On a strongly convex problem, which has only one minimum,
-    there is nothing to gain. With a constant rate, SAM does not even converge to this
-    minimum, because e_t has the length ρ even near the minimum.
+    Use it to improve the generalisation of networks that fit their training set. A step
+    costs about twice as much as a step of the inner rule alone. On a strongly convex
+    problem, which has only one minimum, there is nothing to gain. With a constant rate,
+    SAM does not even converge to this minimum, because e_t has the length ρ even near
+    the minimum.
 
     Args:
       learning_rate: Learning rate η of the inner rule. A number of at least 0, a traced

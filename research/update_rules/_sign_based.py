@@ -48,8 +48,8 @@ def lion(
 
     u_t = -η_t (sign(β1 m_(t-1) + (1 - β1) g_t) + λ x_t), with m_t = β2 m_(t-1) + (1 -
     β2) g_t from m_0 = 0. Here g_t is the gradient, x_t are the params, u_t is the
-    update, η_t the learning rate and λ is weight_decay. The average in the sign has the
-    decay β1. The average m_t has the decay β2, and only m_t is kept for the next step.
+    update, η_t the learning rate and λ is weight_decay. The average inside the sign is
+    computed from m_(t-1) with the decay β1. The state stores only m_t.
 
     optax.lion and timm's Lion are the same except for the default of λ: 1e-3 in optax
     and here, 0 in timm. torch does not have Lion.
@@ -57,9 +57,9 @@ def lion(
     Use it on large networks and large batches. Apart from the decay, every entry moves
     by η, however small its gradient is. (If the sign in u_t is 0, only the decay moves
     the entry.) Take a value of η that is 3 to 10 times smaller than for AdamW, and a
-    value of λ that is larger by the same factor. Lion keeps one array per leaf, and
-    Adam keeps two. With a constant η, the params generally do not converge, because the
-    size of the steps does not shrink.
+    value of λ that is larger by the same factor. Lion stores one array per leaf, and
+    Adam stores two. With a constant η, the params generally do not converge, because
+    the size of the steps does not shrink.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -123,7 +123,7 @@ def adopt(
     eps: Scalar = 1e-6,
     use_clipping: bool = True,
 ) -> optax.GradientTransformation:
-    """Normalise each gradient by the previous gradients, and average the results.
+    """Divide each gradient by the size of earlier gradients, and average the results.
 
     At step t, counted from 1, g_t is the gradient, u_t the update and η_t the learning
     rate. m_t averages the normalised gradients d_t, and v_t averages the squared
@@ -157,8 +157,8 @@ def adopt(
     Returns:
       The rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number; in
-        init, the params are complex.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type;
+        in init, the params are complex.
     References:
       Taniguchi et al., ADOPT: modified Adam can converge with any β2 with the optimal
       rate, NeurIPS 2024, algorithm 1; a later version, arXiv:2411.02853, clips.

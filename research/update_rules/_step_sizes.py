@@ -50,8 +50,8 @@ def polyak_step(
 
     If f is the loss of a single example in each step, and f* is the minimum of this
     loss, the rule is SPS_max of Loizou et al. Their rate is the smaller of
-    (f(x_t) - f*) / (c' |g_t|²) and γ_b, where c' and γ_b are their constants. This is
-    the rate η_t here for ε = 0, c' = 1 / c and γ_b = c η_max.
+    (f(x_t) - f*) / (c' |g_t|²) and γ_b, where c' and γ_b are their constants. Their
+    rate equals η_t if ε = 0, c' = 1 / c and γ_b = c η_max.
 
     With c = 1, the rule is optax.polyak_sgd(η_max, f_min=f*, eps=ε), except for two
     differences. First, optax's η_max is 1 by default. Second, optax does not move the
@@ -78,8 +78,8 @@ def polyak_step(
     Returns:
       The rule; its update needs the keyword argument value, which is f(x_t).
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no value.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        or update received no value.
     References:
       Polyak, Minimization of unsmooth functionals, USSR Comp. Math. Math. Phys. 9
       (1969). Loizou, Vaswani, Laradji & Lacoste-Julien, Stochastic Polyak step-size for
@@ -165,9 +165,9 @@ def barzilai_borwein(
     step.
 
     If the curvature along the last step is not positive, or if the params did not move,
-    sᵀy <= 0. The rule then keeps the previous rate, and the field `refused` of the
-    state counts the step. The rule has no line search, so the objective may increase.
-    optax and torch do not have this rule.
+    sᵀy <= 0. The rule then uses the previous rate again. The field `refused` of the
+    state counts these steps. The rule has no line search, so the objective may
+    increase. optax and torch do not have this rule.
 
     Use it on smooth, nearly quadratic problems with full gradients, where it is often
     almost as fast as conjugate gradients. On functions that are far from quadratic, the
@@ -180,13 +180,13 @@ def barzilai_borwein(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or not a number, or
-        update received no params.
+      ValueError, TypeError: A concrete argument is out of range or of the wrong type,
+        or update received no params.
     References:
       Barzilai & Borwein, Two-point step size gradient methods, IMA J. Numer. Anal. 8
       (1988), equations (5)-(6). Raydan, The Barzilai and Borwein gradient method for
       the large scale unconstrained minimization problem, SIAM J. Optim. 7 (1997), for
-      the case sᵀy <= 0. Raydan uses a constant rate in this case; this rule keeps the
+      the case sᵀy <= 0. In this case, Raydan uses a constant rate instead of the
       previous rate.
     Example:
       >>> # The curvature of f = x² is 2, so the second step arrives at the minimum.
@@ -265,7 +265,7 @@ class AdgdState(NamedTuple):
 
 @checked
 def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
-    """Step by half the inverse of the local curvature, and let the rate grow slowly.
+    """Use half the inverse local curvature as the rate, and limit the rate's growth.
 
     u_t = -λ_t g_t, with λ_t = min(√(1 + θ_(t-1)) λ_(t-1), |s| / (2 |y|)), where θ_t =
     λ_t / λ_(t-1), s = x_t - x_(t-1) and y = g_t - g_(t-1). Here x_t are the params, g_t

@@ -351,9 +351,9 @@ def evaluation_params(state: optax.OptState, params: Params) -> Params:
     Lookahead's slow params or an average of the iterates. Such a rule has a field
     `evaluation_params` in its state, and this field is returned. If the state has no
     such field, `params` is returned. If one averaging rule wraps another, the field of
-    the outer rule is returned. For rules on parts of the params (optax.masked,
-    optax.partition), each part uses its own field. The leaves of a part without such a
-    field are taken from params.
+    the outer rule is returned. If different rules move different parts of the params
+    (optax.masked, optax.partition), each part is taken from the field of its rule. If
+    its rule has no such field, the part is taken from `params`.
 
     Args:
       state: State of any rule of this library or of optax.

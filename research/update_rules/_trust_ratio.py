@@ -57,10 +57,10 @@ def lars(
     nesterov: bool = False,
     separate_norms: bool = True,
 ) -> optax.GradientTransformation:
-    """Scale each leaf's gradient to a multiple of its params' norm, then add momentum.
+    """Scale each leaf's gradient to a multiple of the leaf's norm, then add momentum.
 
-    u_t = μ u_(t-1) - η_t r_t (g_t + λ x_t), with r_t = c |x_t| / (|g_t| + λ |x_t| + ε),
-    for each leaf, from u_0 = 0.
+    For each leaf, u_0 = 0 and u_t = μ u_(t-1) - η_t r_t (g_t + λ x_t), with
+    r_t = c |x_t| / (|g_t| + λ |x_t| + ε).
 
     g_t is the gradient of the leaf, x_t its params, u_t its update, η_t the learning
     rate and |.| the Euclidean norm. c is trust_coefficient, λ is weight_decay, ε is eps
@@ -75,8 +75,8 @@ def lars(
     timm's Lars differs in three ways. With its defaults, timm does not use the ratio
     for leaves without decay. If g_t is 0, the ratio of timm is 1, even with decay. Here
     the formula of r_t still holds if g_t is 0 and λ |x_t| is not 0. Under a schedule,
-    timm multiplies all terms of the momentum by the rate of the present step. Here each
-    term keeps the rate of its own step.
+    timm multiplies the whole momentum by the present rate η_t. Here the term of an
+    earlier step i is still multiplied by the rate η_i.
 
     Use it for large batches on convolutional networks, with warm-up. Leave biases and
     scales of normalisations out of the decay and of the ratio, as the paper does.
@@ -199,7 +199,7 @@ def novograd(
     eps_root: Scalar = 0.0,
     weight_decay: Scalar = 0.0,
 ) -> optax.GradientTransformation:
-    """Divide each leaf's gradient by a moving average of its norm, then add momentum.
+    """Divide each leaf's gradient by the average gradient norm, then add momentum.
 
     v_t = β2 v_(t-1) + (1 - β2) |g_t|², with v_1 = |g_1|²,
     m_t = β1 m_(t-1) + g_t / (√(v_t + ε_root) + ε) + λ x_t,
@@ -211,7 +211,7 @@ def novograd(
     optax.novograd is the same. torch does not have the rule. The paper's algorithm 1
     has no ε_root. The authors' code has its ε inside the root. timm's NvNovoGrad is the
     same rule with other defaults: β1 = 0.95, β2 = 0.98 and ε = 1e-8. With
-    grad_averaging=True, timm multiplies the new terms of m_t by 1 - β1.
+    grad_averaging=True, timm multiplies all terms of m_t except β1 m_(t-1) by 1 - β1.
 
     If the first gradients of a leaf are exactly 0, timm and the authors' code start v_t
     at the first gradient that is not 0. Here v_1 is 0, and the first gradient that is
@@ -302,7 +302,7 @@ class FromageState(NamedTuple):
 def fromage(
     learning_rate: Scalar | Schedule, min_norm: Scalar = 1e-6
 ) -> optax.GradientTransformation:
-    """Move each leaf against its gradient by η times the leaf's norm, then shrink it.
+    """Move each leaf by η times its norm against the gradient, then shrink the leaf.
 
     x_(t+1) = (x_t - η_t |x_t| g_t / |g_t|) / √(1 + η_t²) for each leaf, and
     u_t = x_(t+1) - x_t. Here x_t are the params of the leaf, g_t is its gradient, η_t

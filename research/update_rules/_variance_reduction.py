@@ -59,16 +59,16 @@ def svrg(
     where w̃ is a random iterate of the last period. optax and torch do not have this
     rule.
 
-    Use it to minimise a smooth and strongly convex finite sum to many digits, where the
-    noise limits plain stochastic descent. On deep networks, SVRG hardly helps (Defazio
-    & Bottou).
+    Use it to minimise a smooth and strongly convex finite sum to many digits. The noise
+    of plain stochastic descent would prevent this accuracy. On deep networks, SVRG
+    hardly helps (Defazio & Bottou).
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule (number of earlier steps -> η).
       period: Period m, a positive integer. For mini-batches of a single example, the
-        paper suggests m = 2 n for convex problems and m = 5 n for others. With m = 1,
-        the rule is full-batch gradient descent.
+        paper suggests m = 2 n for convex and m = 5 n for nonconvex problems. With
+        m = 1, the rule is full-batch gradient descent.
     Returns:
       The rule; its update needs params, value_fn and indices. value_fn is the objective
       as a function (params, indices=None), and indices are the examples of the
@@ -179,12 +179,12 @@ def saga(
     gradients of examples. If an example is drawn twice in a batch, it counts twice in
     the first sum and once in the table.
 
-    A step costs 2 b gradients of examples. The caller computes b of them, and passes
-    their mean to the rule's `update`. The other b are the new entries of the table.
-    `update` computes them example by example. The mean of the table is updated by the
-    changes of the table, so it is exact up to rounding errors. scikit-learn's solver
-    "saga" starts from an empty table instead, and divides by the number of examples
-    seen so far. optax and torch do not have this rule.
+    A step costs 2 b gradients of examples. The caller computes b gradients, and passes
+    their mean to the rule's `update`. `update` computes the other b gradients, one for
+    each example. They are the new entries of the table. The mean of the table is
+    updated by the changes of the table, so the mean is exact up to rounding errors.
+    scikit-learn's solver "saga" starts from an empty table instead, and divides by the
+    number of examples seen so far. optax and torch do not have this rule.
 
     Use it instead of SVRG if n copies of the params fit in memory. SVRG computes the
     gradient over all examples once in each period. SAGA has no period, and needs no

@@ -43,16 +43,16 @@ class Verification(NamedTuple):
         which they could be compared.
       problem: Name of the problem on which the rule deviates most from the reference.
       deviation: Deviation on this problem, with its step and leaf.
-      deviations: Deviation on each problem on which rule and reference were compared,
-        by the name of the problem.
-      reasons: Reason for each problem on which rule and reference were not compared, by
-        the name of the problem.
+      deviations: Dict from the name of a problem to the Deviation, for the problems on
+        which rule and reference were compared.
+      reasons: Dict from the name of a problem to the reason why rule and reference were
+        not compared on this problem.
       cause: Likely mistake in the rule, in words. None if rule and reference agree, or
         if no cause was found.
       tolerance: Largest deviation that counts as agreement.
-      evaluates: The only one of the two, "rule" or "reference", that reports extra
-        params for evaluation, such as an average of its iterates. These params were
-        then not compared. None if both or neither of the two report such params.
+      evaluates: "rule" if only the rule reports extra params for evaluation, such as an
+        average of its iterates. "reference" if only the reference does. These params
+        were then not compared. None if both or neither report such params.
     """
 
     same: bool
@@ -123,35 +123,35 @@ def verify_rule(
     - sparse gradients;
     - gradients with entries of sizes from e^-30 to e^30;
     - gradients that are 0;
-    - gradients of which a single entry is NaN.
+    - random gradients with a NaN in one entry at one step.
 
     The deviation on a problem is the largest difference between the two trajectories,
     as `research.verification.walks.distance` defines it. If the params of the rule
     become NaN where those of the reference do not, the deviation is infinite, and no
     error is raised.
 
-    If a deviation exceeds the tolerance and the reference has a formula, known mistakes
-    are made in the formula, one after another. If the formula with a mistake agrees
-    with the rule, this mistake is the likely one.
+    If a deviation exceeds the tolerance, known mistakes are tried, one after another.
+    If the reference has a formula, mistakes in this formula come first. If the
+    reference with a mistake agrees with the rule, this mistake is the likely one.
 
     Some rules report other params than their iterates for evaluation, such as an
-    average. If both the rule and the reference report such params, these are compared,
-    too. If only one of them reports such params, the steps alone are compared, and the
-    summary says so.
+    average. If both the rule and the reference report such params, these params are
+    compared, too. Otherwise only the steps are compared. If only one of the two reports
+    such params, the printed Verification says so.
 
     Args:
       rule: A gradient transformation, or a function that takes the learning rate first
         and returns a gradient transformation. The rule may also be the name of a rule
-        of this library, a dotted name such as "optax.adam", or a Formula. It may also
-        be a subclass of `torch.optim.Optimizer`, or the dotted name of such a class,
-        such as "torch.optim.Adam". A class of PyTorch gets the argument learning_rate
-        as lr, and b1 and b2 as betas. Arguments that the class does not take are left
-        out.
+        of this library, a dotted name such as "optax.adam", or a Formula (a rule in
+        arithmetic of fifty digits). It may also be a subclass of
+        `torch.optim.Optimizer`, or the dotted name of such a class, such as
+        "torch.optim.Adam". A class of PyTorch gets the argument learning_rate as lr,
+        and b1 and b2 as betas. Arguments that the class does not take are left out.
       reference: As for `rule`, but the name of a rule of this library stands for the
         formula in the rule's paper, computed with fifty digits. The reference may also
         be a dict from problem names to recorded trajectories, such as
-        `recorded.recorded_walks("adam/defaults")`. Such trajectories have their own
-        learning rates, and must have as many steps as the rule takes.
+        `recorded.recorded_walks("adam/defaults")`. Each recorded trajectory contains
+        its learning rate, and must have fifty steps.
       problems: Problems to compare on. None means all problems in
         `research.verification.problems.PROBLEMS`, or all recorded problems if the
         reference is a dict.
@@ -168,8 +168,8 @@ def verify_rule(
         machine epsilon of `dtype`, or more for a reference whose formula is known to
         magnify rounding errors. If the rule or the reference is optax's own
         constructor, None also allows for the known rounding errors of this constructor.
-        For a function that wraps this constructor, None does not allow for these
-        errors, so pass a larger tolerance yourself.
+        If a function wraps this constructor, pass a larger tolerance, because None then
+        does not allow for these errors.
       on_progress: Function called with (done, total, message) before each problem, and
         before each mistake that is tried. None means that no function is called.
       **arguments: Further arguments for the constructors and the formula.

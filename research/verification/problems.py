@@ -28,14 +28,14 @@ class Problem(NamedTuple):
         exactly.
       objective: JAX function params -> number. None if the problem is a sequence of
         gradients.
-      exact: Function () -> the objective as a new `formula.Function`, which computes
-        with fifty digits. `exact` is called once for each run. None if there is no
-        such function.
+      exact: Function without arguments that returns the objective as a new
+        `formula.Function`, which computes with fifty digits. `exact` is called once for
+        each run. None if there is no such function.
       gradients: Sequence of gradients, shaped like the start with a leading axis of
         length 50 (the constant NUM_STEPS). None if the problem has an objective.
       rate: Learning rate for rules whose steps are proportional to the gradient.
       rate_of_unit_steps: Learning rate for rules whose steps do not grow with the
-        gradient.
+        gradient, such as Adam.
       nan: Whether a gradient contains NaN. If so, rule and reference count as equal in
         an entry that is NaN in both of their trajectories.
     """

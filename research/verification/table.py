@@ -76,11 +76,12 @@ def verification_table(
       on_rule: Function called before each rule with (number of rules done, number of
         all rules, name of this rule).
     Returns:
-      List of `Cell`, rule after rule. For "formula" and "optax", there is one Cell for
-      each dtype, problem and set of arguments. The first set is the defaults. Most
-      rules have a second set, but `gradient_descent` in the example has none. For
-      "recorded", there is one Cell for each dtype and recorded trajectory. If nothing
-      is recorded for a rule, there is one Cell for each dtype, with the reason.
+      List of `Cell`, in the order of the rules. For "formula" and for "optax", there is
+      one Cell for each dtype, problem and set of arguments. The first set of arguments
+      is the defaults. Most rules have a second set, but `gradient_descent` in the
+      example has none. For "recorded", there is one Cell for each dtype and recorded
+      trajectory. If nothing is recorded for a rule, there is one Cell for each dtype,
+      with the reason.
     Raises:
       ValueError: A name in rules, dtypes or authorities is unknown.
       TypeError: rules, dtypes or authorities is not a sequence of names, or on_rule is

@@ -75,12 +75,12 @@ def walk(
 
     Args:
       rule: Any gradient transformation.
-      problem: One of PROBLEMS, or another problem.
+      problem: A Problem, for example one of PROBLEMS.
       dtype: Dtype of params and gradients.
       num_steps: Number T of steps. If the problem is a sequence of gradients, T is at
         most 50, the number of these gradients (the constant NUM_STEPS).
     Returns:
-      The Walk.
+      The trajectory, a Walk.
     Raises:
       TypeError: The rule changes the structure, shape or dtype of the updates or state,
         rule is not a gradient transformation, problem is not a Problem, or dtype is not
@@ -255,7 +255,7 @@ def walk_exactly(
         most 50, the number of these gradients (the constant NUM_STEPS).
       **arguments: Arguments of the formula. Floats are converted exactly.
     Returns:
-      The Walk, rounded to float64 at the end.
+      The trajectory, a Walk, rounded to float64 at the end.
     Raises:
       TypeError: `formula` is not a function, `problem` is not a Problem, or the formula
         does not take these arguments.
@@ -537,10 +537,10 @@ def deviation(
 ) -> Deviation:
     """Return the largest difference between the iterates of two rules from one start.
 
-    The gradients of each rule are those at its own iterates. The difference is the
-    maximum of |x - y| / (1 + |y|) over the iterates x of `rule` and y of `reference`.
-    Both rules run in one compiled scan that returns only a number for each step and
-    leaf, so the trajectories are not kept. The Deviation counts steps from 0. In the
+    Each rule gets the gradients at its own iterates. The difference is the maximum of
+    |x - y| / (1 + |y|) over the iterates x of `rule` and y of `reference`. Both rules
+    run in one compiled scan that returns only a number for each step and leaf. The
+    trajectories are therefore not stored. The Deviation counts steps from 0. In the
     example, step 1 is therefore the second step.
 
     Args:
@@ -586,11 +586,12 @@ def deviation_from_optax(
     num_steps: int,
     dtype: Any = jnp.float64,
 ) -> Deviation:
-    """Return the deviation of this library's rule from its counterpart in optax.
+    """Return the deviation of a rule of this library from the same rule in optax.
 
     The deviation is the largest difference between the iterates of the two rules, as
-    the function `deviation` defines it. Both rules have their default arguments. In
-    each step, they get the gradient on the whole batch.
+    the function `deviation` defines it. Apart from the learning rate, both rules have
+    their default arguments. In each step, both rules get the gradient on the whole
+    batch.
 
     Args:
       name: Name of a rule of this library that optax also has.

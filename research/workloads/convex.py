@@ -252,9 +252,9 @@ def overlapping_50k(
 ) -> Workload:
     """Build a logistic regression on many rows: two Gaussian classes in 20 dimensions.
 
-    The features are correlated. There are n training rows. The highest accuracy that a
-    classifier can reach on these classes (the Bayes accuracy) is 0.841. `make_workload`
-    explains `holdout` and `dtype`.
+    The features are correlated. The option n is the number of training rows. The
+    highest accuracy that a classifier can reach on these classes (the Bayes accuracy)
+    is 0.841. `make_workload` explains `holdout` and `dtype`.
     """
     data = datasets.overlapping_classes(0, rows_for(n, holdout), 20, 2.0, 200.0)
     return _supervised("overlapping_50k", _TWO_CLASSES, data, 1e-4, holdout, dtype)
@@ -266,9 +266,9 @@ def overlapping_1m(
 ) -> Workload:
     """Build a logistic regression on many rows: two Gaussian classes in 10 dimensions.
 
-    There are n training rows. The highest accuracy that a classifier can reach on these
-    classes (the Bayes accuracy) is 0.841. `make_workload` explains `holdout` and
-    `dtype`.
+    The option n is the number of training rows. The highest accuracy that a classifier
+    can reach on these classes (the Bayes accuracy) is 0.841. `make_workload` explains
+    `holdout` and `dtype`.
     """
     data = datasets.overlapping_classes(0, rows_for(n, holdout), 10, 2.0, 10.0)
     return _supervised("overlapping_1m", _TWO_CLASSES, data, 1e-4, holdout, dtype)
@@ -280,9 +280,9 @@ def ill_conditioned(
 ) -> Workload:
     """Build an ill-conditioned linear regression on generated data.
 
-    There are n training rows with 50 features. With the default options, the condition
-    number of the Hessian is about 10,000, and R² at the optimum is about 0.95.
-    `make_workload` explains `holdout` and `dtype`.
+    The option n is the number of training rows. Each row has 50 features. With the
+    default options, the condition number of the Hessian is about 10,000, and R² at the
+    optimum is about 0.95. `make_workload` explains `holdout` and `dtype`.
     """
     data = datasets.linear_problem(
         0, rows_for(n, holdout), 50, 0.5, 12_000.0

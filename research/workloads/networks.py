@@ -34,7 +34,7 @@ class NetworkWorkload(NamedTuple):
     """A network with its data and the length of its training.
 
     Attributes:
-      workload: The problem. It has a training and a validation part. Its optimum is not
+      workload: The Workload, with a training and a validation part. Its optimum is not
         known.
       batch_size: Number of examples in a mini-batch.
       num_epochs: Length of the training in epochs. If the learning rate follows a
@@ -78,12 +78,12 @@ def network_workload(
     num_epochs: int = 20,
     accuracy: bool = True,
 ) -> NetworkWorkload:
-    """Make a workload that trains a network, from a model, a loss and data.
+    """Make a workload that trains your own network, with your own loss and data.
 
     Args:
       name: Name of the workload in tables and files.
-      model: Model, for example from `research.models` or a Linen module by
-        `research.models.from_linen`.
+      model: Model, for example from `research.models`. The function
+        `research.models.from_linen` makes a Model from a Linen module.
       loss: Function (prediction, target) -> loss of one example, shape ().
       train, validation: Training and validation part of the data. The score of a
         training is the mean loss on the validation part.

@@ -240,6 +240,9 @@ def test_bad_input_raises():
         ValueError, match="probability must be a finite number, at least 0"
     ):
         psgd_kron(0.1, KEY, probability=-0.5)
+    for probability in (50, np.float64(1.0 + 1e-9)):
+        with pytest.raises(ValueError, match="probability must lie between 0 and 1"):
+            psgd_kron(0.1, KEY, probability=probability)
     with pytest.raises(ValueError, match="max_size must be an integer, at least 0"):
         psgd_kron(0.1, KEY, max_size=-1)
     with pytest.raises(TypeError, match="defined for real params only"):
