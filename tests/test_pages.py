@@ -75,7 +75,6 @@ def as_mathtext(formula: str) -> str:
 
 
 @pytest.mark.on_ci("rules that begin with neither g nor m", but="^[gm]")
-@pytest.mark.thorough("two thirds of the rules", but="^[g-n]")
 @pytest.mark.parametrize("name", RULE_TABLE)
 def test_the_formula_of_a_rule_is_typeset_as_tex_that_can_be_drawn(name):
     page = (TOP / f"docs/rules/{name}.md").read_text("utf-8")

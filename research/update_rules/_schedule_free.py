@@ -142,11 +142,12 @@ def schedule_free_adamw(
 ) -> optax.GradientTransformation:
     """Schedule-free AdamW: `schedule_free_sgd` with Adam's normalised gradient.
 
-    In `schedule_free_sgd`, the gradient g_t is replaced by d_t = g_t / (√v̂_t + ε),
-    with v_t = β2 v_(t-1) + (1 - β2) g_t² and v̂_t = v_t / (1 - β2^t).
+    d_t = g_t / (√v̂_t + ε), with v_t = β2 v_(t-1) + (1 - β2) g_t² and
+    v̂_t = v_t / (1 - β2^t).
 
-    Here v_0 = 0, and t is counted from 1. d_t is Adam's direction without the moving
-    average of the gradients. The average of the iterates replaces this moving average.
+    The rule is `schedule_free_sgd` with d_t instead of the gradient g_t. Here v_0 = 0,
+    and t is counted from 1. d_t is Adam's direction without the moving average of the
+    gradients. The average of the iterates replaces this moving average.
 
     optax.contrib.schedule_free_adamw differs from this rule in the ways that
     `schedule_free_sgd` lists for optax.contrib.schedule_free_sgd. The authors' first

@@ -59,8 +59,8 @@ def lars(
 ) -> optax.GradientTransformation:
     """Scale each leaf's gradient to a multiple of the leaf's norm, then add momentum.
 
-    For each leaf, u_0 = 0 and u_t = μ u_(t-1) - η_t r_t (g_t + λ x_t), with
-    r_t = c |x_t| / (|g_t| + λ |x_t| + ε).
+    u_t = μ u_(t-1) - η_t r_t (g_t + λ x_t), with
+    r_t = c |x_t| / (|g_t| + λ |x_t| + ε), for each leaf, from u_0 = 0.
 
     g_t is the gradient of the leaf, x_t its params, u_t its update, η_t the learning
     rate and |.| the Euclidean norm. c is trust_coefficient, λ is weight_decay, ε is eps
