@@ -135,7 +135,9 @@ def shown(value: Any) -> str:
       ('an array of float64[2, 3]', '.. (a str)')
     """
     if is_array(value) and np.shape(value):
-        return f"an array of {value.dtype}{list(value.shape)}"
+        # The dtype of a text would be a code, such as <U1.
+        is_text = getattr(value.dtype, "kind", "") == "U"
+        return f"an array of {'text' if is_text else value.dtype}{list(value.shape)}"
     try:
         text = repr(value)
     except (
@@ -743,6 +745,8 @@ def check_tree(
                 jax.tree_util.tree_leaves_with_path(tree)[place][0]
             )
             reason = f", {fault}" if is_numeric else "."
+            if not hint and hasattr(tree, "init") and hasattr(tree, "update"):
+                hint = "Pass the params of a model, not an update rule."
             raise TypeError(
                 f"{wanted}; got {name}{path}={shown(leaf)}{reason}"
                 f"{' ' if hint else ''}{hint}"

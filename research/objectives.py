@@ -463,8 +463,8 @@ def in_slices(
     Returns:
       Function (params, batch) -> means over all examples of the batch. The mean of each
       slice is weighted by the length of the slice. The returned function cannot be
-      traced, because it loops over the slices in Python. The key of the batch is not
-      used.
+      traced, because it loops over the slices in Python. The random key of the batch is
+      not passed to `function`. Noise such as dropout needs this key.
     Raises:
       ValueError: size is not a positive integer. The returned function raises
         ValueError if the batch is empty or if x and y differ in length. The returned

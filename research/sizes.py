@@ -43,8 +43,8 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
 
     Args:
       what: Names of the arguments that determine the size. The error message begins
-        with this text. The text may contain the values of the arguments if the values
-        are short.
+        with this text. Besides the names, the text may give short values, such as "n=10
+        and d=3".
       shape: Lengths of the axes of the array.
       itemsize: Number of bytes per entry.
     Raises:

@@ -51,9 +51,9 @@ def compare(
     Two rules are compared by the ratio of their geometric mean costs. The study gives a
     confidence interval of this ratio. The interval includes the variation between
     searches and between seeds (`statistics.searched_difference`). The field `answer` of
-    the study describes the result in words. The answer also gives the smallest factor
-    between two costs that the study could have detected. The answer names up to three
-    pairs of a rule and a workload for which the searches disagree. The searches
+    the study describes the result in words. The answer also says how large the ratio of
+    two costs must be for this study to detect a difference. The answer names up to
+    three pairs of a rule and a workload for which the searches disagree. The searches
     disagree if their costs differ by a factor of 1.25 or more, and by more than the
     variation between seeds explains. If the searches disagree, the rule is hard to tune
     on the workload.

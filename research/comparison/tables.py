@@ -25,14 +25,14 @@ def answer(numbers: Numbers) -> str:
 
     `numbers` is the field `numbers` of the study's result. If there is one rule besides
     the baseline, the answer compares the two. If there are more rules, the answer names
-    up to three rules for each verdict (better, worse, undecided). The answer also gives
-    the smallest factor between two costs that the study could have detected. For
-    several rules, it gives the range of these factors. If all runs of a rule and of the
-    baseline miss the target, this rule has no factor. The answer names up to three
-    pairs of a rule and a workload for which independent searches disagree on the cost
-    of the rule. The answer also names up to three rules that missed the target in more
-    than half of their runs on a workload. The example prints only the beginning of the
-    answer.
+    up to three rules for each verdict (better, worse, undecided). The answer also says
+    how large the ratio of two costs must be for this study to detect a difference. For
+    several rules, it gives the range of these ratios. If all runs of a rule and of the
+    baseline miss the target, there is no such ratio for this rule. The answer names up
+    to three pairs of a rule and a workload for which independent searches disagree on
+    the cost of the rule. The answer also names up to three rules that missed the target
+    in more than half of their runs on a workload. The example prints only the beginning
+    of the answer.
 
     Example:
       >>> overall = {"rule": "mine", "baseline": "adam", "verdict": "better"}

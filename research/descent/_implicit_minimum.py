@@ -23,7 +23,7 @@ NUDGES = 4  # Number of points around x that show the rounding errors of the gra
 
 
 class SingularHessianError(ValueError):
-    """Raised by `implicit_minimum` if the derivative of the minimum may not exist.
+    """Raised by `implicit_minimum` if the minimum may not be differentiable.
 
     There are three possible reasons. The Hessian is not positive definite, up to
     rounding errors. Or the Hessian changes too much between the minimum and the point

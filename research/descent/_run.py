@@ -64,10 +64,11 @@ class EpochInfo(NamedTuple):
 
 
 def evaluation_points(num_batches: int) -> tuple[int, ...]:
-    """Return the steps of epoch 0 after which `run` calls its argument `evaluate`.
+    """Return the numbers of the steps after which `run` evaluates in epoch 0.
 
-    An epoch has num_batches steps, counted from 1. The result has at most eight steps,
-    log-spaced. The last of these steps is num_batches, the end of the epoch.
+    After each of these steps, `run` calls its argument `evaluate`. An epoch has
+    num_batches steps, counted from 1. The result has at most eight numbers, log-spaced.
+    The last of them is num_batches, the end of the epoch.
 
     Example:
       >>> evaluation_points(1), evaluation_points(100)

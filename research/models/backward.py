@@ -232,8 +232,9 @@ def mlp_rounding_bound(
     The backward pass of `mlp_value_and_gradient` starts from δ_K, the derivative of the
     mean loss with respect to the prediction. Here K is the number of layers. The other
     factors in the backward pass are the weights, the inputs of each layer, and the
-    derivatives of the activation. Sums of products of δ_K and these factors, first over
-    the outputs of layers and last over the n examples, give the gradient.
+    derivatives of the activation. The backward pass multiplies δ_K by these factors and
+    sums the products: in each layer over the outputs of the layer, and at the end over
+    the n examples. The result is the gradient.
 
     The bound on an entry of the gradient is m ε A:
 

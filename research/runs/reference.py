@@ -83,17 +83,18 @@ def reference_of(
     - The dict `intervals` of the result's `numbers`, if there is one. This dict maps
       the name of a number to its interval (low, high).
     - Instead of the arrays, hashes of 16 hexadecimal digits. Arrays whose names are
-      equal up to the last "/", such as "adam/loss" and "adam/norm", are computed by the
-      same program. These arrays have one common hash. Arrays with "seconds" in their
-      name are times, which are not hashed.
+      equal up to the last "/", such as "adam/loss" and "adam/norm", have one common
+      hash. An experiment must give such names only to arrays that one compiled program
+      computes. Arrays with "seconds" in their name are times, which are not hashed.
 
     Args:
       path: Folder of the run.
-      like: Reference with which the result will be compared, or None. A float of the
-        table may lie halfway between two numbers of four digits, up to a relative error
-        of 1e-6. If `like` has one of the two numbers at the same place of its table,
-        the float is rounded to this number. For example, 1.2345 becomes 1.235 if `like`
-        has 1.235. Without such a number in `like`, a rounding error decides.
+      like: Reference with which the result will be compared, or None. Suppose that a
+        float of the table differs by a relative error of at most 1e-6 from a number
+        halfway between two numbers of four digits. If `like` has one of these two
+        numbers at the same place of its table, the float is rounded to this number. For
+        example, 1.2345 becomes 1.235 if `like` has 1.235. Without such a number in
+        `like`, a rounding error decides.
     Raises:
       ValueError: The run is not finished, its result has no table, or its manifest
         lacks the entry `command` or the entry `facts`.

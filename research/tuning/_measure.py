@@ -35,8 +35,8 @@ class Measured(NamedTuple):
       gaps: Gaps f - f* at the k evaluations of each run in `trained`, shape (seeds, k).
         f is the objective and f* its minimum. `trained.passes` contains the passes over
         the data at each evaluation.
-      timing: Seconds of one training that runs alone. None if the argument `timed` of
-        `measure` was False.
+      timing: Times of one short training that runs alone, with its seconds per epoch.
+        None if the argument `timed` of `measure` was False.
       compile_seconds: Seconds to compile `program`.
       cells: Total number of runs, including those on the tuning seeds.
       program: Compiled program of the runs. `descent.sweep` can train more runs with
@@ -87,12 +87,12 @@ def measure(
         epochs, or None. The field `share` of the progress is the estimated share of the
         whole measurement that is done.
       checkpoints: Function from a name to the `Checkpoint` in which unfinished runs are
-        saved, as in `descent.sweep`. The names depend neither on the rule nor on the
-        workload. So use another folder (or other storage) for each pair of a rule and a
-        workload. By default nothing is saved.
-      timed: If True, `time_alone` also times one training of max(1, num_epochs // 30)
-        epochs. Pass False if other work runs on the machine at the same time, and call
-        `time_alone` later.
+        saved, as in `descent.sweep`. `measure` passes the same names for every rule and
+        every workload. So use another folder (or other storage) for each pair of a rule
+        and a workload. By default nothing is saved.
+      timed: If True, `time_alone` also times a short training of max(1, num_epochs //
+        30) epochs. The result has these times in its field `timing`. Pass False if
+        other work runs on the machine at the same time, and call `time_alone` later.
     Returns:
       A `Measured`: the chosen rate, the runs on the reporting seeds, and their gaps
       f - f*.

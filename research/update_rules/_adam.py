@@ -235,8 +235,9 @@ def amsgrad(
 
     The two values of correct_before_max differ most if the first gradient g_1 is large.
     With correct_before_max=True, n_t stays at v̂_1 = g_1² as long as no later v̂_t is
-    larger. With correct_before_max=False, (1 - β2) g_1² / (1 - β2^t) takes the place of
-    n_t as long as no later v_t is larger than v_1. This quotient falls with t.
+    larger. With correct_before_max=False, the maximum of v_t stays at v_1 = (1 - β2)
+    g_1² as long as no later v_t is larger. This maximum divided by 1 - β2^t takes the
+    place of n_t, and falls with t.
 
     Use it where Adam does not converge although η_t falls. Adam's v̂_t forgets a large,
     rare gradient after some time. The maximum does not. Where Adam converges, do not

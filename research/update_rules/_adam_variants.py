@@ -384,9 +384,10 @@ def adan(
     q_t is the quotient in the formula of u_t. Set proximal=True for this decay, which
     is also the default of the authors' code.
 
-    optax 0.2.8 multiplies d_t and v̂_t by 1 - β2 instead of β2, although its β2 is a
-    decay. With the default β2, this factor is 0.08 in optax and 0.92 here, so the
-    changes of the gradient have much less weight in optax.
+    In the formulas of n_t and u_t, β2 multiplies d_t and v̂_t. optax 0.2.8 multiplies
+    them by 1 - β2 instead, as if its β2 were the paper's. With the default β2, this
+    factor is 0.08 in optax and 0.92 here, so the changes of the gradient have much less
+    weight in optax.
 
     Use it for large networks and many steps, at larger rates than Adam's. The rule
     stores four arrays per leaf where Adam stores two.

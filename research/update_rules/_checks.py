@@ -357,9 +357,9 @@ def _with_checks(rule: _Rule) -> _Rule:
         found = of_updates if params is None else check_tree("params", params)
         if found != of_updates and not _fits_but_for_none(updates, params):
             raise ValueError(
-                "params must have the structure and the shapes of updates, the "
-                f"gradients; got params={_described(params)} and "
-                f"updates={_described(updates)}."
+                "updates (the gradients) and params must have the same structure and "
+                f"shapes; got updates={_described(updates)} and "
+                f"params={_described(params)}."
             )
         like = updates if params is None else params
         # The structure may depend on the dtypes, as that of newton does.
@@ -397,12 +397,20 @@ def _fits_but_for_none(updates: Any, params: Any) -> bool:
     }
 
 
+def _kind_of(structure: Any, state: Any) -> str:
+    """Describe a structure by its type, or in full if the state has the same type."""
+    outermost = structure.node_data()
+    if outermost is None or outermost[0] is type(state):
+        return f"structure {shown(structure)}"
+    return f"type {outermost[0].__name__}"
+
+
 def _check_state(state: Any, structure: Any, shapes: list[Any]) -> None:
     if jax.tree.structure(state) != structure:
         raise TypeError(
             "state must come from this rule's init(params) or its last update; got "
-            f"state={shown(state)}, whose structure is another one. This rule's state "
-            f"has the structure {shown(structure)}."
+            f"state={shown(state)}. The state of this rule has the "
+            f"{_kind_of(structure, state)}."
         )
     check_leaves_not_deleted("state", state)
     found = [jnp.shape(leaf) for leaf in jax.tree.leaves(state)]

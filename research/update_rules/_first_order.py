@@ -156,9 +156,9 @@ def nesterov(
     m_t = μ_(t-1) m_(t-1) + g_t,
     u_t = -η_t (g_t + μ_t m_t).
 
-    In these two formulas t is counted from 0, the first momentum is μ_0, and m_(-1) is
-    0. So μ_t multiplies m_t twice: in u_t, and in m_(t+1). optax and torch do not
-    accept such a schedule.
+    In these two formulas t is counted from 0, and m_(-1) is 0. So m_0 = g_0, and μ_0 is
+    used first in u_0. Each μ_t multiplies m_t twice: in u_t, and in m_(t+1). optax and
+    torch do not accept such a schedule.
 
     Use it where the heavy ball would overshoot. For convex functions with a Lipschitz
     gradient, Nesterov's rule is proved to converge if the rate is small enough. A

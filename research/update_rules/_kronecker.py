@@ -689,12 +689,12 @@ def shampoo(
     With method="newton", the relative error of a root is about δ κ, where δ is the
     machine epsilon and κ is the condition number of the factor (its largest eigenvalue
     divided by its smallest). If δ κ is 1 or more, the iteration fails: the step may be
-    wrong, ∞ or NaN. At the first refresh, the smallest eigenvalue is ε for vectors, and
-    for one factor of a matrix that is not square. For such leaves, unless G_1 is 0, the
-    iteration fails if ε is 0. In float32, it also fails if ε is below about
-    1e-7 |G_1|². If ε is small, check the field `residual` of the state. This number is
-    the largest entry of |X^q F - I| over all factors F and their roots X at the last
-    refresh.
+    wrong, ∞ or NaN. At the first refresh, G_1 G_1ᵀ is singular for a vector. For a
+    matrix that is not square, G_1 G_1ᵀ or G_1ᵀ G_1 is singular. The smallest eigenvalue
+    of such a factor is then ε. For such leaves, unless G_1 is 0, the iteration fails if
+    ε is 0. In float32, it also fails if ε is below about 1e-7 |G_1|². If ε is small,
+    check the field `residual` of the state. This number is the largest entry of |X^q F
+    - I| over all factors F and their roots X at the last refresh.
 
     optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε. It
     uses G_t in place of M_t by default, and computes the roots at the calls k, 2 k, 3 k

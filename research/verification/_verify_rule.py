@@ -131,13 +131,15 @@ def verify_rule(
     error is raised.
 
     If a deviation exceeds the tolerance, known mistakes are tried, one after another.
-    If the reference has a formula, mistakes in this formula come first. If the
-    reference with a mistake agrees with the rule, this mistake is the likely one.
+    If the reference has a formula, mistakes in this formula are tried first, and then
+    general mistakes, such as updates with a wrong sign. If the reference with a mistake
+    agrees with the rule, this mistake is the likely one.
 
-    Some rules report other params than their iterates for evaluation, such as an
-    average. If both the rule and the reference report such params, these params are
-    compared, too. Otherwise only the steps are compared. If only one of the two reports
-    such params, the printed Verification says so.
+    Some rules are not evaluated at their iterates, but at other params that they
+    report, such as an average of the iterates. If both the rule and the reference
+    report such params, these params are compared, too. Otherwise only the steps are
+    compared. If only one of the two reports such params, the printed Verification says
+    so.
 
     Args:
       rule: A gradient transformation, or a function that takes the learning rate first

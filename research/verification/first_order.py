@@ -199,8 +199,8 @@ CARDS = {
             (
                 Mistake(
                     "the gradient is damped by 1 - momentum, as in an average",
-                    "learning_rate * f",
-                    "(1 - momentum) * learning_rate * f",
+                    "learning_rate * f.gradient(x)",
+                    "(1 - momentum) * learning_rate * f.gradient(x)",
                 ),
                 Mistake("no momentum", "+ momentum * (x - before)", ""),
                 Mistake("momentum is subtracted", "+ momentum * (x", "- momentum * (x"),
@@ -233,8 +233,8 @@ CARDS = {
                 ),
                 Mistake(
                     "the gradient is damped by 1 - momentum, as in an average",
-                    "learning_rate * f",
-                    "(1 - momentum) * learning_rate * f",
+                    "learning_rate * f.gradient(y)",
+                    "(1 - momentum) * learning_rate * f.gradient(y)",
                 ),
             ),
         ),

@@ -823,13 +823,13 @@ def curvature_bound(
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: Relative tolerance of the bounds, a positive number. Let λ be the field
-        `reached` of the result: the largest eigenvalue is at least λ at some point of
-        the box. Let μ be a similar number: the smallest eigenvalue is at most μ at some
-        point of the box. The search for `high` and λ comes first. It stops when
-        high - λ is at most tolerance · |λ|. The search for `low` and μ comes second. It
-        stops when μ - low is at most tolerance · max(|λ|, |μ|), so a μ near 0 does not
-        prolong this search.
+      tolerance: Relative tolerance of the bounds, a positive number. The largest
+        eigenvalue over the box lies between λ, the field `reached` of the result, and
+        `high`. The smallest eigenvalue over the box lies between `low` and a number μ,
+        which is not part of the result. The search for `high` and λ comes first. It
+        stops when high - λ is at most tolerance · |λ|. The search for `low` and μ comes
+        second. It stops when μ - low is at most tolerance · max(|λ|, |μ|), so a μ near
+        0 does not prolong this search.
       most_boxes: Number of boxes after which the two searches stop. Each search gets
         half of these boxes. If a search stops for this reason, the bounds are valid but
         farther apart.

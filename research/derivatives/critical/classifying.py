@@ -50,9 +50,8 @@ class CriticalPoint(NamedTuple):
       eigenvalues: Eigenvalues of the Hessian, ascending, shape (n,). NaN if the Hessian
         is not finite.
       kind: "minimum", "maximum", "saddle", or "degenerate". A point is "degenerate" if
-        an eigenvalue of its Hessian is zero up to rounding, if the gradient at points
-        around x does not change as an eigenvalue predicts, or if the Hessian is not
-        finite.
+        an eigenvalue of its Hessian is zero up to rounding, if the change of the
+        gradient near x does not fit the eigenvalues, or if the Hessian is not finite.
       newton_radius: *Estimate* of the distance from x within which Newton's method
         converges to x, not a guarantee. Let H be the Hessian at x, H(z) the Hessian at
         z, and β = ‖H⁻¹‖. For a distance r, let L(r) be the largest value of
@@ -62,9 +61,9 @@ class CriticalPoint(NamedTuple):
         and all shorter tested distances pass. It is 0 for a degenerate point, and if
         the samples give no estimate.
       order: Order of the derivatives that decide what the point is. 2 if the point is
-        not degenerate. For a degenerate point: 2 if the Hessian shows a saddle, 3 or 4
-        if the third or fourth derivative decides, and 0 if derivatives of a higher
-        order or values of f decide, or if nothing decides.
+        not degenerate. For a degenerate point: 2 if the Hessian shows a saddle, and 3
+        or 4 if the third or fourth derivative decides. Otherwise 0: derivatives of a
+        higher order or values of f decide, or nothing decides.
       note: "" if the point is not degenerate. For a degenerate point, a text that says
         what the point is, with the reason. The text starts with "a minimum", "a
         maximum", "a saddle", "no extremum" or "undecided". Here "no extremum" means

@@ -33,8 +33,8 @@ class RuleCheck(NamedTuple):
     Attributes:
       name: Name of the rule.
       points: Points x, shape (n,).
-      constants: Dict from the name of a constant of f to its values at the n points,
-        shape (n,).
+      constants: Dict from the name of a constant of f, such as a in sin(a x), to an
+        array of shape (n,). Each point has its own value of the constant.
       derivative: f'(x) by the rule, shape (n,).
       by_jax: f'(x) by JAX's forward mode, shape (n,).
       by_differences: f'(x) by `finite_difference`, shape (n,). It is nan where the
