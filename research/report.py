@@ -122,7 +122,7 @@ def write_report(
     Args:
       path: Run folder.
       pictures: Pictures with the attributes of `ReportPicture`. The page shows the
-        pictures in this order, below the answer of the run's result.
+        pictures in this order, below the field `answer` of the result.
       question: Docstring of the experiment, which begins with the question that the
         experiment answers. Indented paragraphs keep their line breaks. In other
         paragraphs, line breaks become spaces.
@@ -240,8 +240,9 @@ def paragraphs(text: str) -> list[tuple[bool, str]]:
     """Split a docstring into paragraphs.
 
     Returns:
-      One pair (verbatim, text) for each paragraph. verbatim is True for an indented
-      paragraph, which keeps its line breaks.
+      One pair (verbatim, text) for each paragraph. verbatim is True for a paragraph
+      that is indented more than the docstring itself. Such a paragraph keeps its line
+      breaks.
     Example:
       >>> paragraphs("How fast\\n    is it?\\n\\n        python run.py")
       [(False, 'How fast is it?'), (True, 'python run.py')]

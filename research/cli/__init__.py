@@ -145,7 +145,7 @@ def conduct(
     on_progress: progress.OnProgress | None = None,
     checkpoints: "Checkpoints | None" = None,
 ) -> "runs.Result":
-    """Run an experiment, and return its result: findings, answer and tables.
+    """Run an experiment, and return its Result, with the answer and the tables.
 
     Args:
       experiment: Module of the experiment, as described in `main`.

@@ -101,7 +101,8 @@ def name_rules(words: Sequence[str]) -> dict[str, str]:
     Args:
       words: One text for each rule, such as v1=FILE.py:NAME.
     Returns:
-      {name: text without "name="}, in the order of `words`.
+      A dict from the name of each rule to its text, in the order of `words`. A leading
+      "v1=" is removed from the text.
     Raises:
       ValueError: Two rules have the same name, even with the prefixes.
     Example:

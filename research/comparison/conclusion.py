@@ -50,13 +50,13 @@ def conclude(
       The study. The study compares each rule with the baseline, on each workload and on
       all workloads together (`searched_difference`). A cost is the number of passes
       over the data until a target is reached. The arrays of the study include a
-      performance profile of each rule. For each of 41 factors x from 1 to 32, the
-      profile has the share of workloads on which the cost of the rule is at most x
-      times the lowest cost of all rules.
+      performance profile of each rule. The profile has one number for each of 41
+      factors x from 1 to 32, log-spaced: the share of workloads on which the cost of
+      the rule is at most x times the lowest cost of all rules.
     Raises:
       ValueError, TypeError: An argument has the wrong type, `baseline` is not one of
-        the rules, a rule has the name "factors", or a rule was not measured on one of
-        the workloads.
+        the rules, a rule has the name "factors" (which the arrays of the study use), or
+        a rule was not measured on one of the workloads.
     """
     check_instance("protocol", protocol, Protocol, "Take it from plan.")
     check_text("baseline", baseline)

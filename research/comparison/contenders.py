@@ -78,11 +78,10 @@ def make_contenders(
         This range is 1e-5 to 10 on a log scale. If the parameter has a positive default
         outside this range, the range is extended to this default. The first trial
         (choice of hyper-parameters) of a search uses the default of each
-        hyper-parameter. Three values are looked up in this order, and the first that
-        exists is the default: the field `default` of your Range, the field `default` of
-        the Range in `SPACES`, and the default value of the constructor's argument. If
-        none of them exists, or if the default lies outside your Range, the first trial
-        uses the middle of the range.
+        hyper-parameter. This is the field `default` of your Range. If it is None, it is
+        the field `default` of the Range in `SPACES`, or else the default value of the
+        constructor's argument. If none of them exists, or if the default lies outside
+        your Range, the first trial uses the middle of the range.
       evaluations: {rule: cost of one step}, for rules whose cost is not 1. `Contender`
         defines the cost.
     Returns:

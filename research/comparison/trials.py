@@ -348,7 +348,8 @@ def train_trials(
       values: Dict from the name of each hyper-parameter to its values in the trials,
         shape (count,).
       count: Number of trials.
-      on_chunk: Function that is called with the progress of the runs, or None.
+      on_chunk: Function that is called with the progress of the runs after each chunk
+        of epochs, or None.
       checkpoints: Storage for unfinished runs. By default nothing is stored.
     Returns:
       The `Outcomes` (costs and relative gaps of each trial on each seed), and the

@@ -81,7 +81,8 @@ def implicit_minimum(
     evaluated at the point where the search stopped. The formula does not contain the
     steps of the search, so reverse mode does not store them. Forward mode and
     derivatives of any order work too. Conjugate gradients solve the linear system with
-    H (`jax.lax.custom_root`). If x has more than 128 entries, H is never formed.
+    H. The formula is attached to the result by `jax.lax.custom_root`. If x has more
+    than 128 entries, H is never formed.
 
     The formula needs a positive definite H at the minimum. But the search ends a small
     distance from the minimum. There, H may be positive definite although H is singular
@@ -106,8 +107,9 @@ def implicit_minimum(
       absolute slope along v at x, ten times the tolerance, and eight times the rounding
       error of the slope. If the search ends beside a kink, this condition fails.
 
-    If x has more than 128 entries, curvature and slope are checked only for the 64
-    vectors v that Lanczos's method gives, and for the direction of the gradient.
+    If x has more than 128 entries, Lanczos's method estimates the extreme eigenvalues,
+    and gives 64 approximate eigenvectors. Curvature and slope are then checked only for
+    these vectors and for the direction v of the gradient, with λ = vᵀHv.
 
     The derivatives are also NaN if the linear system cannot be solved to a relative
     accuracy of 1e-3. If x has up to 128 entries, this case occurs only if H is nearly

@@ -105,13 +105,14 @@ def minimise(
     learning rate if the rule is made inside the vmapped function.
 
     The loop stops before max_steps if the value or the gradient is not finite. It also
-    stops early if the rule fails or makes no progress. The condition depends on the
-    field `outcome` (an `Outcome`) of the rule's state, or of its field `search`:
+    stops early if the rule fails or makes no progress. The condition depends on whether
+    the rule's state, or the field `search` of the state, has a field `outcome` (an
+    `Outcome`):
 
     - The rule's state has this field: the loop stops if the outcome is a failure.
-    - The rule combines inner rules, as `research.update_rules.by_group` does, and only
-      the states of inner rules have this field: the loop stops if, in one step, all
-      inner rules with this field fail, and no parameter changes.
+    - Only the states of inner rules have this field, as with
+      `research.update_rules.by_group`: the loop stops after a step in which all inner
+      rules with this field fail and no parameter changes.
     - Neither the rule nor an inner rule has this field: the loop stops if a step leaves
       all parameters and the rule's state unchanged, or if ten successive steps leave
       all parameters unchanged.
@@ -125,9 +126,10 @@ def minimise(
     The derivatives with respect to the arrays follow from the implicit function theorem
     at the minimum. The steps are not differentiated, so reverse mode does not store the
     steps. Let g be the gradient of the objective, H its Hessian, and dg the change of g
-    if the arrays change. The method of conjugate gradients solves H dx = -dg for the
-    change dx of the minimum. The derivatives are NaN if this method fails, for example
-    because H is singular, or if the estimated relative error of dx is above 1e-3.
+    if the arrays change and the parameters do not. The method of conjugate gradients
+    solves H dx = -dg for the change dx of the minimum. The derivatives are NaN if this
+    method fails, for example because H is singular, or if the estimated relative error
+    of dx is above 1e-3.
 
     If the loop ends far from a minimum, the theorem does not hold, and the derivatives
     are wrong. Check the outcome, or use `implicit_minimum`, which also returns the
@@ -136,8 +138,9 @@ def minimise(
     Some rules store the objective's value and gradient at the new params, in the fields
     `value_after` and `grad_after` of the state or of its field `search`. For such a
     rule, the loop does not evaluate the objective again. If objective is None, f is
-    half the sum of squares of the residuals. A rule may then use the fields
-    `squares_after` and `squares_grad_after` instead, as the rules for least squares do.
+    half the sum of squares of the residuals. Then a rule may store f and its gradient
+    in the fields `squares_after` and `squares_grad_after` instead. The rules for least
+    squares do so.
 
     Args:
       objective: Function params -> number, an array of shape (). None means half the

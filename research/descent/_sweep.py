@@ -55,9 +55,10 @@ class SweepResult(NamedTuple):
     Attributes:
       passes: Number of passes over the training data before each of the k evaluations,
         shape (k,). One pass stands for n gradients of single examples, where n is the
-        number of training examples. The objective is evaluated at the initial point, in
-        epoch 0 after the steps that `evaluation_points` returns, and at the end of each
-        later epoch.
+        number of training examples. The first evaluation is at the initial point. In
+        epoch 0, there is an evaluation after each of the steps that `evaluation_points`
+        returns; the last of them is the end of epoch 0. Then there is an evaluation at
+        the end of each later epoch.
       values: The objective at each evaluation, shape (m, k). It is computed on the part
         of the data that the argument `evaluate_on` of `compile_sweep` names first (by
         default the training data). Column 0 is the initial point.

@@ -172,8 +172,8 @@ def quantile(
     many targets, the p with the smallest mean loss is a τ-quantile of these targets. An
     entry of the gradient is 1 - τ if p > y, and -τ if p < y. Where p = y, this entry is
     0, as for `absolute_error`. With τ = ½, the loss is half of `absolute_error`. optax
-    does not have this loss. If each target is one number, scikit-learn's
-    mean_pinball_loss is the mean of this loss over the examples.
+    does not have this loss. If the target of an example is one number, the mean of this
+    loss over the examples is scikit-learn's mean_pinball_loss.
 
     Args:
       prediction: Prediction p, floating, any shape.

@@ -102,9 +102,9 @@ def transformer_decoder(
       together have 2 num_layers of these matrices, and the output of each is added to
       x. With this standard deviation, the initial size of x after the last block hardly
       depends on num_layers.
-    - With sinusoidal positions, E is drawn from N(0, 1 / width), and
-      x = sqrt(width) E[tokens] + P (Vaswani et al., section 3.4). Both terms are then
-      of order one. Tied logits have no factor sqrt(width).
+    - With sinusoidal positions, E is drawn from N(0, 1 / width), and x = sqrt(width)
+      E[tokens] + P (Vaswani et al., section 3.4). Both terms are then of order one.
+      With tied=True, the logits use E without the factor sqrt(width).
 
     Dropout acts on E[tokens] + P, and in each block on the outputs of the attention and
     of the network. Dropout does not act on the attention weights.

@@ -127,8 +127,8 @@ def searched_difference(
 
     For an interval with the level c, t is the (1 + c) / 2 quantile of Student's t
     distribution. Satterthwaite's formula gives the degrees of freedom of this
-    distribution. They are at least the smallest of these numbers: n - 1, and J - 1 for
-    each rule whose term in Σ is not 0.
+    distribution. This number has a lower limit: the smallest of n - 1 and of the
+    numbers J - 1 of the rules whose term in Σ is not 0.
 
     With W workloads (named optimisation problems), d_s is first averaged over the
     workloads. The sum Σ is then over both rules and all workloads, and is divided by

@@ -139,8 +139,8 @@ def nadamw(
     form. With the default b1 and without weight decay, the absolute value of each entry
     of the first step is 1.9 η with same_correction=True, and 1.47 η with
     same_correction=False. The default λ is 1e-4 in optax and here, and 0.01 in timm.
-    torch's NAdam(decoupled_weight_decay=True) differs: its momenta follow the schedule
-    "torch" of `nadam`.
+    torch's NAdam(decoupled_weight_decay=True) differs: its momentum changes with t, as
+    in `nadam` with momentum_schedule="torch".
 
     Use it in place of AdamW. NAdamW with same_correction=True was the baseline of
     AlgoPerf, a benchmark of training algorithms (Dahl et al.).

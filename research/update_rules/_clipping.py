@@ -128,7 +128,7 @@ def clip_adaptively(
 
     - In a matrix of shape (inputs, outputs), a unit is a column.
     - In a leaf of three axes (inputs, heads, head size), as in attention, a unit spans
-      the first axis only.
+      the first axis only: there is one unit for each entry of each head.
     - In a convolution's kernel of four or five axes (..., inputs, outputs), a unit
       spans all axes but the last.
     - A vector, a scalar, or a leaf with at most one axis longer than 1 is a single

@@ -258,11 +258,13 @@ def trust_region_newton(
     indefinite.
 
     Except in the hard case below, the minimiser is p_t = -(H + σ I)⁺ g, where ⁺ is the
-    pseudo-inverse, σ >= 0 and H + σ I is positive semidefinite. The hard case has three
-    conditions: the lowest eigenvalue λ is negative, g is orthogonal to the eigenvector
-    of λ, and the point -(H - λ I)⁺ g lies inside the region. The step then leads to
-    this point, and from there along the eigenvector, with an arbitrary sign, to the
-    edge of the region. In this way the rule leaves an exact saddle point.
+    pseudo-inverse. σ is 0 if H is positive semidefinite and this point lies inside the
+    region. Otherwise σ is the number for which p_t lies on the edge of the region and H
+    + σ I is positive semidefinite. The hard case has three conditions: the lowest
+    eigenvalue λ is negative, g is orthogonal to the eigenvector of λ, and the point -(H
+    - λ I)⁺ g lies inside the region. The step then leads to this point, and from there
+    along the eigenvector, with an arbitrary sign, to the edge of the region. In this
+    way the rule leaves an exact saddle point.
 
     The ratio ρ_t is the decrease of the objective f divided by the decrease of the
     model. Before the division, ten times the rounding error of f is added to each of

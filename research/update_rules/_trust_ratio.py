@@ -302,7 +302,7 @@ class FromageState(NamedTuple):
 def fromage(
     learning_rate: Scalar | Schedule, min_norm: Scalar = 1e-6
 ) -> optax.GradientTransformation:
-    """Move each leaf by η times its norm against the gradient, then shrink the leaf.
+    """Move each leaf against its gradient, by η times the leaf's norm, then shrink it.
 
     x_(t+1) = (x_t - η_t |x_t| g_t / |g_t|) / √(1 + η_t²) for each leaf, and
     u_t = x_(t+1) - x_t. Here x_t are the params of the leaf, g_t is its gradient, η_t

@@ -34,9 +34,9 @@ from research.workloads.networks import network_workload as network_workload
 def make_workload(name: str, **options: Any) -> Workload:
     """Build the workload with this name: its data, objective and optimum.
 
-    The four workloads of each name that were used last are cached. A call with the name
-    and options of a cached workload returns the same object, and does not compute the
-    optimum again.
+    One name with different options gives different workloads. For each name, the four
+    workloads that were used last are cached. A call with the name and options of a
+    cached workload returns the same object, and does not compute the optimum again.
 
     | name | model, loss | training rows, features | penalty λ |
     |---|---|---|---|

@@ -147,14 +147,15 @@ class CheckReport(NamedTuple):
     relative error is the norm of the error divided by the norm of the whole gradient.
     For several kinds of errors, the check computes the smallest relative error that it
     would detect with probability 0.99. `smallest_error` is the largest of these
-    numbers, except infinite ones. The kinds of errors are:
+    numbers, which belongs to the kind that is hardest to detect. Infinite numbers are
+    left out. The kinds of errors are:
 
     - An error in a random direction, with the Euclidean norm.
-    - An error in a random direction, with a weighted norm: the Euclidean norm after
-      each leaf of the error and of the gradient has been multiplied by the root mean
-      square of the same leaf of x.
-    - A wrong factor of the whole derivative. The check detects such a factor with
-      certainty.
+    - An error in a random direction, with a weighted norm. For this norm, each leaf of
+      the error and of the gradient is first multiplied by the root mean square of the
+      same leaf of x.
+    - A wrong factor of the whole derivative. Such an error is detected with certainty,
+      not only with probability 0.99.
     - If x has several leaves: an error that is 0 outside one leaf. There is one such
       kind for each leaf.
 
@@ -176,9 +177,9 @@ class CheckReport(NamedTuple):
         over the random directions v. p is about 2 for a correct derivative and 1 for a
         wrong derivative. NaN if f is linear along the directions.
       dot_product_gap: Relative difference between forward and reverse mode: the largest
-        value of |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| / scale over all probes. J is the Jacobian, v is
-        the direction of the probe, w are its weights of the outputs, and `scale` is its
-        field. NaN if forward or reverse mode is missing.
+        value of |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| / scale over all probes. J is the Jacobian. v is
+        the direction of the probe, w are the weights of the outputs in this probe, and
+        `scale` is a field of the probe. NaN if forward or reverse mode is missing.
       probes: Tuple with one `Probe` for each direction.
       precision: Text that names the precision in which f and its derivative were
         evaluated.

@@ -179,9 +179,9 @@ def cost_ratio(
     """Compute the cost of transform(f) relative to that of f, for the same arguments.
 
     In theory, a gradient in reverse mode takes at most 4 times as many operations as f
-    (Baur & Strassen, 1983). If `flops` of the result exceeds 4 for `jax.grad`, the
-    derivative rule of some operation in f takes more operations than this theory
-    assumes.
+    (Baur & Strassen, 1983). The theory assumes that the derivative of each single
+    operation is cheap. If `flops` of the result exceeds 4 for `jax.grad`, the
+    derivative of some operation in f is more expensive.
 
     Args:
       transform: Function from f to a function of the same arguments, such as
