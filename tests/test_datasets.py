@@ -96,7 +96,7 @@ def test_datasets_need_neither_jax_nor_a_loaded_scikit_learn():
             ["a"],
             TypeError,
             r"y must be an array of real numbers; np.unique.*numbers classes; got y=an "
-            "array of <U1",
+            "array of text",
         ),
         (
             np.zeros((0, 3)),

@@ -1940,3 +1940,33 @@ def test_smallest_error_counts_that_a_given_derivative_is_rounded_to_float32(key
     assert found.verdict == "wrong"
     # The report does not promise what float32 cannot show.
     assert report.smallest_error > 1e-6
+
+
+FEATURES, ROWS = np.random.default_rng(0).standard_normal((4, 3)), np.array([1, 3])
+NODES, HEIGHTS = np.arange(5.0), np.arange(5.0) ** 2
+CLOSING_OVER_NUMPY = {
+    "a product": (lambda w: jnp.mean((FEATURES @ w) ** 2), np.ones(3)),
+    "an index": (lambda e: jnp.sum(e[ROWS] ** 2), np.ones((5, 3))),
+    "a table": (lambda t: jnp.sum(jnp.interp(t, NODES, HEIGHTS)), np.array([0.3, 2.6])),
+}
+
+
+@pytest.mark.parametrize("name", CLOSING_OVER_NUMPY)
+@pytest.mark.parametrize("given", [True, False])
+def test_function_that_closes_over_numpy_is_checked_without_float64(
+    name, given, enable_x64
+):
+    # The arrays keep float64, but JAX converts them while its float64 is off.
+    f, x = CLOSING_OVER_NUMPY[name]
+    with enable_x64(False):
+        x = jnp.asarray(x, jnp.float32)
+        # A program in float32 that is in memory, as that of a training.
+        compiled, gradient = jax.jit(f), jax.jit(jax.grad(f))
+        before = compiled(x), gradient(x)
+        key, mine = jax.random.key(0), gradient if given else None
+        assert check_derivative(f, x, key, mine).verdict == "right"
+        wrong = check_derivative(f, x, key, lambda x: 1.01 * gradient(x))
+        assert wrong.verdict == "wrong"
+        # The function can be used as before.
+        np.testing.assert_array_equal(f(x), before[0], strict=True)
+        np.testing.assert_array_equal(jax.grad(f)(x), before[1], strict=True)
