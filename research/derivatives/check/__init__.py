@@ -1117,14 +1117,16 @@ def _may_be_chance(probes: tuple[Probe, ...], overall: float) -> bool:
     """Return whether the derivative may be off by chance, because f is rounded.
 
     Where nearly no digit of a slope is known, a distance may be chance. But it is no
-    chance along a direction without the entries that hide digits. `overall` is the
-    smallest error that the check would have detected, relative to the gradient.
+    chance along a direction without the entries that hide digits, and if it is far
+    above the floor along all random directions, whatever the size of the gradient.
+    `overall` is the smallest error that the check would have detected, relative to the
+    gradient.
     """
     is_known = any(
         p.is_off and p.floor < RESOLVED * p.scale
         for p in probes
         if p.name.startswith((NOT_ZERO, "leaf "))
-    )
+    ) or all(p.floor < RESOLVED * p.gap < np.inf for p in probes[:RANDOM])
     chance = overall if overall < 1 else WHOLE * overall
     return overall > RESOLVED and _distance(probes) < chance and not is_known
 
