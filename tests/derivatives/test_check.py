@@ -1970,3 +1970,22 @@ def test_function_that_closes_over_numpy_is_checked_without_float64(
         # The function can be used as before.
         np.testing.assert_array_equal(f(x), before[0], strict=True)
         np.testing.assert_array_equal(jax.grad(f)(x), before[1], strict=True)
+
+
+def test_derivative_that_cancels_to_rounding_is_wrong_where_f_slopes():
+    """A body moves in the field of others; the wrong rule gives it the mean force."""
+    key, f = jax.random.key(0), lambda x: jnp.sum(jnp.sin(x))
+    for factor in (1e-14, 1e-15, 1e-16, 1e-20, 1e-300):
+        tiny = lambda x, factor=factor: factor * jnp.cos(x)
+        assert check_derivative(f, jnp.ones(3), key, tiny).verdict == "wrong"
+
+    def potential(x):
+        apart = jnp.sum((x[:, None] - x[None]) ** 2, axis=2)
+        return -jnp.sum(jnp.triu(1 / jnp.sqrt(apart + jnp.eye(len(x))), 1))
+
+    def mean_of_all(x):
+        return jnp.broadcast_to(jnp.mean(jax.grad(potential)(x), axis=0), x.shape)
+
+    x = jax.random.normal(key, (6, 3))
+    assert check_derivative(potential, x, key).verdict == "right"
+    assert check_derivative(potential, x, key, mean_of_all).verdict == "wrong"

@@ -1847,3 +1847,29 @@ def test_few_functions_with_a_term_in_float32_get_a_wrong_answer():
 def test_stairs_and_a_function_that_grows_on_one_side_are_unresolved(f, x):
     """The slope between the stairs is that of the exponential function alone."""
     assert finite_difference(f, x).verdict == "unresolved"
+
+
+POLES = {
+    "tan": (np.tan, lambda x: 1 / np.cos(x) ** 2),
+    "1 / sin": (lambda x: 1 / np.sin(x), lambda x: -np.cos(x) / np.sin(x) ** 2),
+    "1 / (1.1 + cos)": (
+        lambda x: 1 / (1.1 + np.cos(x)),
+        lambda x: np.sin(x) / (1.1 + np.cos(x)) ** 2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POLES)
+def test_poles_that_only_large_steps_reach_do_not_hide_the_derivative(name):
+    f, slope = POLES[name]
+    for x in np.random.default_rng(5).uniform(10, 100, 60):
+        found = finite_difference(f, x)
+        assert found.verdict == "ok"
+        assert abs(found.value - slope(x)) <= found.error
+
+
+def test_curve_that_saturates_at_small_steps_is_found():
+    for x in 1e-3 * 10.0 ** np.random.default_rng(6).uniform(-2, 0, 60):
+        found = finite_difference(lambda t: 1 + t / (t + 1e-3), x)
+        assert found.verdict == "ok"
+        assert abs(found.value - 1e-3 / (x + 1e-3) ** 2) <= found.error

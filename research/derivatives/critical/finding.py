@@ -11,7 +11,7 @@ from research.derivatives.critical.curvature import (
     unit_columns,
 )
 from research.derivatives.critical.landscape import Landscape
-from research.derivatives.critical.sampling import LEVEL
+from research.derivatives.critical.sampling import LEVEL, ON_SOME_SIDE, UNSURE
 from research.derivatives.critical.walking import (
     ARRIVED,
     Walks,
@@ -208,7 +208,8 @@ def _is_level(point: Judged) -> bool:
     found, curvature = point.evidence, point.curvature
     if curvature is None or curvature.signs.size or not curvature.gradient.any():
         return False
-    return bool(found and not found.kind and found.reason == LEVEL)
+    reasons = (LEVEL, ON_SOME_SIDE, UNSURE)
+    return bool(found and not found.kind and found.reason in reasons)
 
 
 def _is_same(y: np.ndarray, point: Judged) -> bool:

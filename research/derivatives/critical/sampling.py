@@ -60,6 +60,10 @@ CLOSE = 0.06
 STEADY = 0.8  # Largest allowed change of this power over a run.
 JUMPS = "f jumps there"
 LEVEL = "f does not change beyond rounding"
+ON_SOME_SIDE = f"{LEVEL} on some side"
+IN_SOME_DIRECTION = f"{LEVEL} in some direction"
+UNSURE = "the gradients around the point are too inexact, or jump"
+CHANGES = 1e4  # A rise of more than this many rounding errors of f is a change of f.
 ROUGH = "the second derivatives of f do not exist there"
 
 
@@ -238,7 +242,7 @@ def _on_spheres(reduced: Reduced) -> Evidence:
     words = _words(grid, low, high)
     run, reason = _run(words, RUN)
     if run is None:
-        return _undecided(reason or f"{LEVEL} in some direction")
+        return _undecided(reason or IN_SOME_DIRECTION)
     if _contradicted(grid, run):
         return _undecided("values of f contradict its derivatives")
     size = np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1))
@@ -508,9 +512,19 @@ def _run(words: list[str], length: int) -> tuple[slice | None, str | None]:
 
 
 def _nothing(reduced: Reduced, rises: Rises) -> Evidence:
+    """Return that no kind is known, with the reason, if no sign of a rise is known."""
+    curvature = reduced.curvature
     flat = (
         not rises.rise.any()
-        and not reduced.curvature.gradient.any()
-        and not reduced.curvature.hessian.any()
+        and not curvature.gradient.any()
+        and not curvature.hessian.any()
     )
+    sizes = np.nan_to_num(np.abs(rises.rise))
+    least = CHANGES * reduced.land.eps * abs(curvature.value)
+    if (sizes > np.maximum(rises.error, least)).any():
+        return _undecided(ON_SOME_SIDE)
+    if (sizes > least).any() and least:
+        return _undecided(UNSURE)
+    if curvature.signs.size:  # In firm directions, f changes.
+        return _undecided(IN_SOME_DIRECTION)
     return _undecided(LEVEL)._replace(kind="flat" if flat else "")

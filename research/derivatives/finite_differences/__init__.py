@@ -48,20 +48,22 @@ After four or more extrapolations in h², the largest change is multiplied by th
 
 If f looks smooth at small steps and noisy at larger ones, there are two explanations.
 Either the values of f are rounded, so that f jumps. Or f bends: it interpolates a table
-with straight lines, or is a wave that the larger steps skip. If the result needs the
-larger steps, or the small steps contradict the result, f is evaluated at more points:
-at up to 198, or at up to 462 if f is not constant at the small steps. If the values at
-these points show that f bends but does not jump, only the small steps are used. If the
-small steps do not suffice for a result, the verdict is "unresolved". If f is constant
-at the smallest steps, up to 132 further points show whether f is rounded.
+with straight lines, is a wave that the larger steps skip, or has poles there, as tan(x)
+has. If the result needs the larger steps, if the small steps contradict the result, or
+if all steps together show no result, f is evaluated at more points: at up to 198, or at
+up to 462 if f is not constant at the small steps. If the values at these points show
+that f bends or has a pole but does not jump, only the small steps are used. If all
+steps together show no result, the bound is then doubled. If the small steps do not
+suffice for a result, the verdict is "unresolved". If f is constant at the smallest
+steps, up to 132 further points show whether f is rounded.
 
 If the values show that f jumps, the verdict is "unresolved" in three cases:
 
-- f jumps by far more than rounding errors, and the slope of f between the jumps differs
-  from the mean slope of f. An example is sin(x) + floor(1000 x). (If x itself is at
-  such a jump, the verdict may also be "jump".) If f has such large jumps and is not
-  constant between them, the verdict is also "unresolved" if a kink shows only at steps
-  that cross a jump.
+- f jumps by more than 2^31 rounding errors at the step of the result and at the largest
+  steps, and the slope of f between the jumps differs from the mean slope of f. An
+  example is sin(x) + floor(1000 x). (If x itself is at such a jump, the verdict may
+  also be "jump".) If f has such large jumps and is not constant between them, the
+  verdict is also "unresolved" if a kink shows only at steps that cross a jump.
 - f is c / (x - a)^k between the jumps, with k from 1 to 6, and the jumps are small at
   the largest steps. This suggests a numerator that has lost nearly all its digits, as
   in (1 - cos(x)) / x² near 0.
