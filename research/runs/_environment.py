@@ -125,7 +125,8 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
       do not change the bits are not listed. Examples are the number of devices, the
       number of cores and, if the code is identical, the commit. The processor is not
       listed if the entry `portable` is "JAX, NumPy and SciPy" in both environments,
-      because the results of these packages then have the same bits on all processors.
+      because the results of these packages then have the same bits on all x86-64
+      processors with AVX2 and FMA.
     Example:
       >>> here = {"versions": {"jax": "0.10.2", "numpy": "2.4.6"}, "xla_pool": "2"}
       >>> there = {"versions": {"jax": "0.12.0", "numpy": "2.4.6"}, "xla_pool": "4"}
@@ -169,7 +170,7 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 def _portable() -> str | None:
-    """Return the packages whose results have the same bits on all processors."""
+    """Return the packages whose results have portable bits (`research.backend`)."""
     from research import backend  # It imports JAX.
 
     if not backend.is_portable():

@@ -1171,3 +1171,13 @@ def test_the_rules_of_jax_are_trusted(name):
     assert found.smooth
     assert found.low <= float(jax.grad(g)(0.5)) + 1e-15
     assert found.high >= float(jax.grad(g)(0.5)) - 1e-15
+
+
+def test_a_curvature_bound_looks_at_no_more_boxes_than_asked_for():
+    # A search looks at whole pairs of boxes, so each may look at one box more.
+    bumpy = lambda x: jnp.sum(jnp.sin(3 * x) * x**2) + x[0] * x[1]
+    for most in (10, 101, 1500):
+        found = certified.curvature_bound(
+            bumpy, [(-2.0, 2.0)] * 2, tolerance=1e-9, most_boxes=most
+        )
+        assert most - 2 <= found.boxes <= most + 2

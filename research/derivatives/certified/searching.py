@@ -910,7 +910,9 @@ def _extreme(
         worst = float(np.max(tops))
         if worst <= reached + tolerance * max(abs(reached), scale):
             break
-        order = np.argsort(-tops, kind="stable")[: MOST_BOXES_AT_ONCE // 2]
+        # Each box that is split gives two.
+        count = min(MOST_BOXES_AT_ONCE, most_boxes - boxes + 1) // 2
+        order = np.argsort(-tops, kind="stable")[:count]
         rest = np.setdiff1d(np.arange(len(lows)), order)
         splittable = np.any(highs[order] - lows[order] > 2.0**-40 * whole, axis=-1)
         if not np.all(splittable):

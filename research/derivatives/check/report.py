@@ -437,9 +437,10 @@ def leaping(f: str, direction: str, leap: float) -> str:
     """
     return (
         f"Inconclusive: {f} seems to jump at the point. Along {direction}, a value "
-        f"there and a value beside it differ by about {leap:.3g}, however short the "
-        "step is. If a `where` gives the value at a single point, check that this "
-        "value is the limit."
+        f"there and a value beside it differ by about {leap:.3g}, even over the "
+        "shortest step of the check. If a `where` gives the value at a single point, "
+        "check that this value is the limit. If entries of x differ very much in size, "
+        "this step is long for the small ones: check these entries alone."
     )
 
 
