@@ -439,7 +439,13 @@ def _beside_breaks(
     quiet, noise_near, window = part
     inner = judge(quiet, noise_near, order, side)
     if found.verdict == "unresolved":
-        if inner.verdict == "ok" and is_continuous(ladder, sampler, window, True):
+        # Near x, a rough function looks smooth only because rounding errors hide it.
+        known = inner.verdict == "ok" and not (
+            _is_rough(ladder, order)
+            or _hides_a_quotient(ladder, quiet, noise_near, side)
+            or _hides_a_term(ladder, noise, window, order, side, inner)
+        )
+        if known and is_continuous(ladder, sampler, window, True):
             found = _at_least(inner, _DOUBTED * inner.error)
         return found._replace(evaluations=sampler.evaluations)
     if inner.verdict == "jump" and _jumps_at_x(
