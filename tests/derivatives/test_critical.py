@@ -1140,3 +1140,18 @@ def test_square_is_not_overlooked_where_floats_are_coarse(power):
         bound = functools.partial(f, point=point, turn=turn, square=square)
         found = classify_critical_point(bound, point, scale=0.0138)
         assert found.kind == "maximum" or "undecided" in found.note, (square, found)
+
+
+@pytest.mark.parametrize(
+    ("f", "reason"),
+    [
+        # A minimum with a kink: f is 1 + 2 |x| + x².
+        (lambda x: jnp.maximum((x[0] - 1) ** 2, (x[0] + 1) ** 2), "too inexact, or ju"),
+        (lambda x: jnp.maximum(x[0], 0.0) ** 2, "beyond rounding on some side"),
+    ],
+)
+def test_a_note_does_not_say_that_f_is_constant_where_it_changes(f, reason):
+    point, *_ = critical_points(f, jnp.array([[0.0]]), [(-2.0, 2.0)])
+    assert point.kind == "degenerate"
+    assert point.note.startswith("undecided: ")
+    assert point.note.partition(reason)[1], point.note
