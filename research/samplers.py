@@ -317,11 +317,14 @@ def index_outside(indices: Any, n: int) -> int | None:
     Args:
       indices: Concrete integers of any shape.
       n: Number of examples in the dataset.
+    Raises:
+      ValueError: n is not an integer of at least 0.
     Example:
       >>> index_outside([0, 12], 12), index_outside([0, 11], 12)
       (12, None)
     """
     check_not_deleted("indices", indices)
+    check_count("n", n, 0)
     values = np.asarray(indices)
     ends = (values.max(), values.min()) if values.size else ()
     return next((int(index) for index in ends if not 0 <= index < n), None)

@@ -7,6 +7,7 @@ import math
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments import (
@@ -237,6 +238,13 @@ def test_the_text_missing_is_not_a_number_that_is_missing():
     del here["numbers"]["name"]
     for pair in ((there, here), (here, there)):
         assert [d.place for d in agreement.hold(*pair).other_values] == ["name"]
+
+
+def test_varies_of_another_type_is_named():
+    there = reference_of(random.Random(0))
+    for wrong in (np.zeros(0), "chosen", 0):
+        with pytest.raises(TypeError, match="varies must be a dict of names to limits"):
+            agreement.hold(there, there, varies=wrong)
 
 
 def test_what_may_change_alone_leaves_the_verdict():

@@ -138,6 +138,11 @@ def test_bad_number_of_examples_is_named(n):
 
 
 @pytest.mark.on_ci("integers of NumPy; nothing shorter has them")
+def test_index_outside_names_a_bad_number_of_examples():
+    with pytest.raises(ValueError, match="n must be an integer of at least 0; got n="):
+        samplers.index_outside([0, 1], {"a"})
+
+
 def test_sizes_may_be_integers_of_numpy():
     found = samplers.minibatch(np.int64(10), np.int16(3)).indices(jax.random.key(0))
     expected = samplers.minibatch(10, 3).indices(jax.random.key(0))

@@ -22,6 +22,7 @@ from research.update_rules import (
     find_rule,
     gradient_descent,
     heavy_ball,
+    momo_adam,
     rmsprop,
 )
 from research.verification import trajectory
@@ -343,3 +344,13 @@ def test_decay_without_weights_raises(rule):
         rule.update(jnp.ones(2), rule.init(jnp.ones(2)))
     with pytest.raises(ValueError, match="weight_decay must be a finite number"):
         add_decayed_weights(-0.1)
+
+
+@pytest.mark.parametrize("leaf", ["text", -1, 0.5])
+def test_a_leaf_of_the_state_that_is_no_array_is_named(leaf):
+    rule, x = momo_adam(0.1), jnp.ones(2)
+    state = rule.init(x)._replace(mean_value=leaf)
+    with pytest.raises(
+        TypeError, match=rf"state must be .* got state\.mean_value={leaf!r}\. Pass"
+    ):
+        rule.update(x, state, x, value=jnp.array(1.0))

@@ -179,7 +179,8 @@ def hold(
     """
     for name, given in (("reference", reference), ("here", here)):
         check_reference(name, given)
-    check_mapping("varies", varies or {}, "columns to ends")
+    varies = {} if varies is None else varies
+    check_mapping("varies", varies, "names to limits or None")
     check_sequence("left_out", left_out, "names", str)
     entries = [read_entries(given) for given in (reference, here)]
     not_made = (
@@ -194,7 +195,7 @@ def hold(
         kind: [] for kind in ("rounded", "within", "chosen", "other_values")
     }
     for place in places:
-        kind, difference = _judge(place, entries[0], entries[1], varies or {})
+        kind, difference = _judge(place, entries[0], entries[1], varies)
         if difference:
             kinds[kind].append(difference)
     lost = (

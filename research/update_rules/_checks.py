@@ -413,6 +413,13 @@ def _check_state(state: Any, structure: Any, shapes: list[Any]) -> None:
             f"{_kind_of(structure, state)}."
         )
     check_leaves_not_deleted("state", state)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if not hasattr(leaf, "dtype"):
+            raise TypeError(
+                "state must be a pytree of arrays; got "
+                f"state{jax.tree_util.keystr(path)}={shown(leaf)}. Pass the state of "
+                "this rule's init(params) or its last update."
+            )
     found = [jnp.shape(leaf) for leaf in jax.tree.leaves(state)]
     if found != shapes:
         raise ValueError(

@@ -12,7 +12,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
 
-from research.checks import check_number
+from research.checks import check_choice, check_number
 from research.schedules import Schedule
 from research.types import Array, Integer, Outcome, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
@@ -140,10 +140,7 @@ def gauss_newton(
       [ 2. -1.] 1
     """
     check_rate(learning_rate, positive=True)
-    if singular not in ("shortest", "stop"):
-        raise ValueError(
-            f"singular must be 'shortest' or 'stop'; got singular={singular!r}."
-        )
+    check_choice("singular", singular, ("shortest", "stop"))
     check_number("sufficient_decrease", sufficient_decrease, below=1.0)
     check_number("shrink", shrink, positive=True, below=1.0)
     check_number("max_evaluations", max_evaluations, positive=True, integer=True)

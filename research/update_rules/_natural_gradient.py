@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Float, Int, Num
 
-from research.checks import check_number
+from research.checks import check_choice, check_number
 from research.schedules import Schedule
 from research.types import Array, Outcome, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
@@ -115,10 +115,7 @@ def natural_gradient(
     """
     check_rate(learning_rate)
     check_number("damping", damping)
-    if singular not in ("drop", "stop"):
-        raise ValueError(
-            f"singular must be 'drop' or 'stop'; got singular={singular!r}."
-        )
+    check_choice("singular", singular, ("drop", "stop"))
     given = fisher_fn
 
     def init(params: Params):

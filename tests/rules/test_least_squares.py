@@ -423,7 +423,7 @@ def test_missing_residuals_are_named_and_bad_rates_refused(constructor):
         ):
             constructor(bad)
     with pytest.raises(
-        ValueError, match="singular must be 'shortest' or 'stop'; got singular='hope'"
+        ValueError, match="singular must be one of shortest, stop; got singular='hope'"
     ):
         gauss_newton(singular="hope")
 

@@ -579,7 +579,7 @@ def test_missing_arguments_are_named(constructor):
         ),
         (
             lambda: natural_gradient(singular="hope"),
-            "singular must be 'drop' or 'stop'; got singular='hope'",
+            "singular must be one of drop, stop; got singular='hope'",
         ),
     ],
 )
