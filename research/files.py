@@ -192,9 +192,9 @@ def plain(value: Any, where: str = "value") -> Any:
 def canonical(value: Any, where: str = "value") -> str:
     """Return a value as JSON text in one fixed form: sorted keys, no spaces, ASCII.
 
-    `plain` first converts the value, for example a tuple to a list, and raises
-    TypeError if JSON cannot represent the value. `where` is the name of the value in
-    the message of this error.
+    The function `plain` first converts the value, for example a tuple to a list. It
+    raises TypeError if JSON cannot represent the value. The argument `where` is the
+    name of the value in the message of this error.
     """
     return json.dumps(
         plain(value, where), sort_keys=True, separators=(",", ":"), allow_nan=False

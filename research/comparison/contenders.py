@@ -65,23 +65,23 @@ def make_contenders(
     """Make contenders: update rules with a search space and the cost of a step.
 
     Args:
-      rules: Mapping from a name to a rule, or a sequence. An entry of the sequence is
-        the name of a rule of this package, or a Contender. In a mapping, a rule may
-        also be a constructor (from this package, from optax or your own) whose first
-        argument is the learning rate. A rule in a mapping may also be a gradient
-        transformation, which has no hyper-parameters to search.
+      rules: Sequence of rules, or mapping from a name of your choice to a rule. In
+        both, a rule is the name of a rule of this package, or a Contender. In a
+        mapping, a rule can also be a constructor (from this package, from optax or your
+        own) whose first argument is the learning rate, or a gradient transformation,
+        which has no hyper-parameters to search.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the space. The default ranges of the rules of this package, and of optax's
         constructors of the same name, are in `SPACES`. Any other constructor has a
         default range only for its first parameter, which is taken as the learning rate.
         This range is 1e-5 to 10 on a log scale. If the parameter has a positive default
-        outside this range, the range is extended to this default. The first trial
-        (choice of hyper-parameters) of a search uses the default of each
-        hyper-parameter. This is the field `default` of your Range. If it is None, it is
-        the field `default` of the Range in `SPACES`, or else the default value of the
-        constructor's argument. If none of them exists, or if the default lies outside
-        your Range, the first trial uses the middle of the range.
+        outside this range, the range is extended to this default. A trial of a search
+        is one choice of the hyper-parameters. The first trial uses a default for each
+        hyper-parameter, namely the first of these that exists and is not None: the
+        field `default` of your Range, the field `default` of the Range in `SPACES`, the
+        default value of the constructor's argument. If there is no default, or if it
+        lies outside your Range, the first trial uses the middle of the range.
       evaluations: {rule: cost of one step}, for rules whose cost is not 1. `Contender`
         defines the cost.
     Returns:

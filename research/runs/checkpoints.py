@@ -132,10 +132,10 @@ def remembered(
     Args:
       checkpoints: Function from a name to the Checkpoint with this name.
       name: Name of the checkpoint of the result.
-      compute: Function parts -> `Saved` that computes the result. Its argument `parts`
-        is a function from the name of a part of the result to the Checkpoint of this
-        part. `compute` may save parts of the result in these checkpoints. The
-        checkpoints of the parts are deleted when the whole result is saved.
+      compute: Function that computes the result and returns a `Saved`. It gets one
+        argument, a function from a name to a Checkpoint. `compute` may save parts of
+        the result in such checkpoints, under names of its choice. These checkpoints are
+        deleted when the whole result is saved.
     Returns:
       The result, a `research.types.Saved` with arrays and JSON values.
     Example:

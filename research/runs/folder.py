@@ -138,10 +138,11 @@ def open_run(
 
     - If the folder has a complete result, the folder is left unchanged, and the
       returned run is finished.
-    - If the folder has only checkpoints, the run continues from the checkpoints. But if
-      the code, the version of a package, the processor or a setting of JAX has changed,
-      the result could have other bits than that of a run without a break. Then the
-      checkpoints are deleted with a warning, and the run starts from the beginning.
+    - If the folder has only checkpoints, the run continues from the checkpoints. There
+      is one exception: if the code, the version of a package, the processor or a
+      setting of JAX has changed, the checkpoints are deleted with a warning, and the
+      run starts from the beginning. Otherwise the result might not be bit-identical to
+      the result of an uninterrupted run.
     - If the folder has neither a result nor usable checkpoints, the run starts from the
       beginning.
 

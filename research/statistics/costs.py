@@ -93,10 +93,10 @@ def passes_to_target(
       target: Target as a share of the initial gap, such as 1e-2.
     Returns:
       Passes, shape (...). The result is inf for a run that did not reach the target, or
-      whose gap was NaN or infinite before the target was reached. A run that starts at
-      the target costs `passes[0]`. Relative gaps below 1e-12 are rounding errors. The
-      interpolation therefore replaces gaps below m by m, where m is the smaller of
-      1e-12 and the target.
+      whose gap was NaN or infinite before the target was reached. If the target is 1 or
+      more, each run reaches it at the initial point, after `passes[0]` passes. Relative
+      gaps below 1e-12 are rounding errors. The interpolation therefore replaces gaps
+      below m by m, where m is the smaller of 1e-12 and the target.
     Raises:
       ValueError, TypeError: The shapes do not fit, `passes` does not ascend or is not
         finite, or `target` is not a positive number.

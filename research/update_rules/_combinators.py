@@ -274,11 +274,11 @@ def cautious(
     so an entry with k_t = 0 does not decay. In `cautious_adamw`, an entry with k_t = 0
     decays by default. optax 0.2.8 does not have this function.
 
-    Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. In
-    `gradient_descent`, no entry of u_t has the sign of the gradient, so `cautious` has
-    little effect. With plus_one=False, `cautious` changes the update only in leaves in
-    which some gradient entries are 0. In such a leaf, s_t is below 1, so the other
-    entries of the update become larger.
+    Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. Around
+    `gradient_descent`, `cautious` has little effect, because no entry of u_t has the
+    sign of the gradient. With plus_one=False, it then changes only leaves in which some
+    gradient entries are 0: s_t is below 1 there, so the other entries of the update
+    become larger.
 
     Args:
       rule: Rule to wrap.

@@ -108,11 +108,12 @@ def adafactor(
     A matrix is factored if both its sides are at least min_dim_size_to_factor long.
     Then v_t itself is not stored. Only its mean over the longer axis, in the vector
     r_t, and its mean over the shorter axis, in the vector q_t, are stored. If the
-    matrix has at least as many columns as rows, r_t has the mean of each row. Otherwise
-    r_t has the mean of each column. An entry of v̂_t is the product of its entries of
-    r_t and q_t, divided by the mean of the entries of r_t. A leaf with more axes is
-    factored along its two longest axes: r_t is the mean of v_t over the longest axis,
-    and q_t the mean over the second longest. If a leaf is not factored, v̂_t is v_t.
+    matrix has at least as many columns as rows, r_t has the mean of each row and q_t
+    the mean of each column. The entry of v̂_t in row i and column j is then r_t[i]
+    q_t[j], divided by the mean of the entries of r_t. If the matrix has more rows than
+    columns, rows and columns change places. A leaf with more axes is factored along its
+    two longest axes: r_t is the mean of v_t over the longest axis, and q_t the mean
+    over the second longest. If a leaf is not factored, v̂_t is v_t.
 
     Use it if the state of Adam does not fit into memory. For an (m, n) matrix that is
     factored, Adafactor without momentum stores m + n numbers. By default, the rate is

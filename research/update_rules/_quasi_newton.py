@@ -89,9 +89,9 @@ def bfgs(
         earlier steps -> η).
       linesearch: "strong_wolfe", "backtracking", a function with the arguments of
         `strong_wolfe`, or None for a fixed step size.
-      first_step: Norm of the gradient in the first matrix, H_t = min(1, 1 / |g_t|) I,
-        before there is a pair: "euclidean", or "absolute" for the sum of the absolute
-        values.
+      first_step: Name of the norm |g_t| in H_t = min(1, 1 / |g_t|) I, the matrix that
+        is used as long as there is no pair: "euclidean", or "absolute", which is the
+        sum of the absolute values.
       min_curvature: Bound, at least 0. A pair is used only if <s, y> exceeds the bound.
     Returns:
       The rule; its update needs params, and for a line search also value and value_fn.
@@ -308,9 +308,9 @@ def lbfgs(
         argument cannot be traced, because it determines the shapes of arrays.
       linesearch: "strong_wolfe", "backtracking", a function with the arguments of
         `strong_wolfe`, or None for a fixed step size.
-      first_step: Norm of the gradient in the first matrix, H_t = min(1, 1 / |g_t|) I,
-        before there is a pair: "euclidean", or "absolute" for the sum of the absolute
-        values.
+      first_step: Name of the norm |g_t| in H_t = min(1, 1 / |g_t|) I, the matrix that
+        is used as long as there is no pair: "euclidean", or "absolute", which is the
+        sum of the absolute values.
       min_curvature: Bound, at least 0. A pair is used only if <s, y> exceeds the bound.
     Returns:
       The rule; its update needs params, and for a line search also value and value_fn.

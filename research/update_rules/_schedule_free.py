@@ -151,10 +151,11 @@ def schedule_free_adamw(
 
     optax.contrib.schedule_free_adamw differs from this rule in the ways that
     `schedule_free_sgd` lists for optax.contrib.schedule_free_sgd. The authors' first
-    code multiplied the rate by √(1 - β2^t) instead of dividing v_t by 1 - β2^t. This
-    factor grows with t. The factor also entered the weights c_t of `schedule_free_sgd`,
-    so the first iterates had a smaller weight in the average. For example, with a
-    constant learning rate and β2 = 0.999, the weight c_2 was 0.667 instead of 0.5.
+    code multiplied the rate by √(1 - β2^t) instead of dividing v_t by 1 - β2^t. The
+    factor √(1 - β2^t) grows with t, and it also entered the weights c_t, with which
+    `schedule_free_sgd` adds z_(t+1) to the average. So the later iterates had a larger
+    weight in the average, and the first ones a smaller weight. For example, with a
+    constant learning rate and β2 = 0.999, c_2 was 0.667 instead of 0.5.
 
     Use it instead of AdamW with a schedule if the length of the run is not known.
     Evaluate the model at the field `evaluation_params` of the state, not at the params.

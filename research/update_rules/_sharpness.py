@@ -86,7 +86,7 @@ def sam(
     Example:
       >>> rule, x = sam(0.5, rho=1.0), jnp.array([3.0])
       >>> # At 3 the worst point nearby is 4, with the gradient 8.
-      >>> f = lambda x, indices=None: jnp.sum(x**2)
+      >>> f = lambda x: jnp.sum(x**2)
       >>> print(rule.update(jax.grad(f)(x), rule.init(x), x, value_fn=f)[0])
       [-4.]
     """
