@@ -200,6 +200,9 @@ def check_number(
                 " Pass one number; for several values, call the function for each of "
                 "them, or use jax.vmap over the constructor of a rule."
             )
+        elif isinstance(value, numbers.Number) and hasattr(value, "__float__"):
+            # A Decimal looks like an accepted number.
+            message += f" It is a {type(value).__name__}; pass float({name})."
         raise TypeError(message)
     if integer and not isinstance(array, int) and array.dtype.kind not in "iu":
         raise TypeError(message)

@@ -4,6 +4,7 @@ import functools
 import inspect
 import os
 import sys
+from decimal import Decimal
 from fractions import Fraction
 
 import jax
@@ -123,6 +124,11 @@ def test_integers_are_taken_up_to_the_limit(value):
     checks.check_number("n", value, positive=True, integer=True)
     with pytest.raises(ValueError, match="n must be an integer"):
         checks.check_number("n", value, integer=True, below=1.0)
+
+
+def test_a_decimal_number_is_told_from_a_float():
+    with pytest.raises(TypeError, match=r"It is a Decimal; pass float\(b1\)\."):
+        checks.check_number("b1", Decimal("0.1"))
 
 
 @pytest.mark.parametrize(
