@@ -51,9 +51,10 @@ def bytes_per_step(
     - shard_params=True, and any other rule: a device receives S (D - 1) / D bytes to
       collect the split arrays. All gradients are summed, with B = P.
 
-    In each case, the loss is summed too. In the example below with four devices, the
-    sum of the gradients costs 393,216 bytes, and the sum of the loss (4 bytes) costs 12
-    bytes.
+    In each case, the loss is summed too. The example below has four devices and the
+    default exact=True. The gradients have 65,536 entries, so their sum costs 2 ·
+    262,144 · 3 / 4 = 393,216 bytes. The loss has one entry of 4 bytes, so its sum costs
+    (4 - 1) 4 = 12 bytes.
 
     Args:
       rule: The update rule.

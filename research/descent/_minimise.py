@@ -109,7 +109,8 @@ def minimise(
     the rule's state, or the field `search` of the state, has a field `outcome` (an
     `Outcome`):
 
-    - The rule's state has this field: the loop stops if the outcome is a failure.
+    - The rule's state or its field `search` has the field `outcome`: the loop stops if
+      the outcome is a failure.
     - Only the states of inner rules have this field, as with
       `research.update_rules.by_group`: the loop stops after a step in which all inner
       rules with this field fail and no parameter changes.
@@ -138,9 +139,9 @@ def minimise(
     Some rules store the objective's value and gradient at the new params, in the fields
     `value_after` and `grad_after` of the state or of its field `search`. For such a
     rule, the loop does not evaluate the objective again. If objective is None, f is
-    half the sum of squares of the residuals. Then a rule may store f and its gradient
-    in the fields `squares_after` and `squares_grad_after` instead. The rules for least
-    squares do so.
+    half the sum of squares of the residuals. In this case, a rule may instead store f
+    and the gradient of f in the fields `squares_after` and `squares_grad_after`. The
+    rules for least squares do so.
 
     Args:
       objective: Function params -> number, an array of shape (). None means half the

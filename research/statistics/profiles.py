@@ -17,10 +17,10 @@ def performance_profile(
     of a rule at a factor is the share of workloads on which the rule's cost is at most
     the factor times the lowest cost of all rules.
 
-    At factor 1, this is the share of workloads on which the rule has the lowest cost,
-    alone or together with other rules. As the factor grows, the share of the rule rises
-    to the share of workloads on which the rule reaches the target. A workload on which
-    no rule reaches the target counts as failed for all rules.
+    At factor 1, the share of a rule is the share of workloads on which the rule has the
+    lowest cost, alone or together with other rules. As the factor grows, the share of
+    the rule rises to the share of workloads on which the rule reaches the target. A
+    workload on which no rule reaches the target counts as failed for all rules.
 
     Args:
       costs: Positive cost of each rule on each workload, shape (workloads, rules). A

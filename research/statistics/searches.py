@@ -127,8 +127,8 @@ def searched_difference(
 
     For an interval with the level c, t is the (1 + c) / 2 quantile of Student's t
     distribution. Satterthwaite's formula gives the degrees of freedom of this
-    distribution. This number has a lower limit: the smallest of n - 1 and of the
-    numbers J - 1 of the rules whose term in Σ is not 0.
+    distribution. The number of degrees of freedom is at least the smallest of these
+    numbers: n - 1, and J - 1 for each rule whose term in Σ is not 0.
 
     With W workloads (named optimisation problems), d_s is first averaged over the
     workloads. The sum Σ is then over both rules and all workloads, and is divided by
@@ -151,7 +151,11 @@ def searched_difference(
         level 1 - (1 - level) / comparisons (Bonferroni).
       resolution: Smallest half width of the interval of the log ratio.
     Returns:
-      The `SearchedDifference`. Its field `ratio` is exp(log ratio).
+      The `SearchedDifference`. Its field `ratio` is exp(log ratio): the cost of the
+      first rule divided by the cost of the second rule. The fields `low` and `high` are
+      the ends of the confidence interval of the ratio. The field `verdict` is "better"
+      if this interval lies below 1, "worse" if it lies above 1, and otherwise
+      "undecided".
     Raises:
       ValueError, TypeError: There is no pair, a log cost is not between -700 and 700,
         there are fewer than two seeds, the numbers of seeds differ, or another argument
@@ -247,18 +251,22 @@ def searched_cost(
     reporting seeds.
 
     Args:
-      logs: Log costs, shape (J, n): a row for each search, and a column for each
-        reporting seed. A rule without hyper-parameters to search has one row. The
-        interval of such a rule includes only the variation between seeds. For any other
-        rule, pass at least two rows.
+      logs: Natural logarithms of the costs of the runs, shape (J, n): a row for each
+        search, and a column for each reporting seed. A rule without hyper-parameters to
+        search has one row. The interval of such a rule includes only the variation
+        between seeds. For any other rule, pass at least two rows.
       level: Coverage of the confidence interval of the cost.
       resolution: Smallest half width of the interval of the log cost. The default is
         log 1.02.
       factor: Threshold of the field `spread`, the largest cost of a search divided by
-        the smallest. The searches disagree if two conditions hold: `spread` is at least
+        the smallest. The cost of a search is the geometric mean of its costs over the
+        seeds. The searches disagree if two conditions hold: `spread` is at least
         `factor`, and an F test (level 0.01) finds a difference between the searches.
     Returns:
-      The `SearchedCost`: the cost with its interval, `spread` and `disagree`.
+      The `SearchedCost`. Its field `cost` is the geometric mean of the costs over
+      searches and seeds. The fields `low` and `high` are the ends of the confidence
+      interval of this cost. The fields `spread` and `disagree` are described under
+      `factor`.
     Raises:
       ValueError, TypeError: There are fewer than two seeds, a log cost is not between
         -700 and 700, `level` is not between 0 and 1, or `resolution` or `factor` is

@@ -240,8 +240,10 @@ def counted_cost(f: Callable[..., Any], *args: Any) -> Count:
       *args: Arguments of f. Only the shapes and dtypes of arrays are used.
     Returns:
       A `Count`: numbers of flops (additions, multiplications and so on), transcendental
-      operations, bytes and unknown loops. Its property `operations` is the sum of the
-      first two numbers.
+      operations, bytes and `while` loops. The field for the loops is `unknown_loops`.
+      The body of a `while` loop is counted once, because the number of iterations is
+      unknown. The property `operations` of the Count is the sum of the first two
+      numbers.
     Raises:
       TypeError: f is not a function of these arguments.
     Example:

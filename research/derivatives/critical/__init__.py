@@ -87,10 +87,11 @@ def critical_points(
     - If the Hessian is singular, or does not predict how the gradient changes around
       the point, the gradient must be at most ε^0.55 times the longest gradient at a
       start. Here ε is the relative spacing of the floats, so ε^0.55 is about 2e-9 in
-      float64. Such a small gradient does not prove that the gradient is 0 anywhere. An
-      example is the gradient x² + 1e-9 of x³/3 + 1e-9 x. So if the gradient is larger
-      than its rounding error, the search continues with multiples of Newton's steps. If
-      the gradient does not become as small as its rounding error, the point is dropped.
+      float64. But a gradient of this size does not prove that there is a critical point
+      nearby. For example, the gradient x² + 1e-9 of x³/3 + 1e-9 x is never 0. Therefore
+      a second test follows if the gradient is larger than its rounding error. The
+      search then tries to shorten the gradient with multiples of Newton's steps. The
+      point is dropped if the gradient does not become as small as its rounding error.
 
     If several points are closer together than `separation`, the result has only the
     point with the shortest gradient.
@@ -118,8 +119,9 @@ def critical_points(
         method has missed. 0 means no proof.
     Returns:
       A `CriticalPoints`, which is a tuple of `CriticalPoint`s in ascending order of f.
-      Five of its attributes count the starts by outcome, such as `converged`. Three
-      attributes have the result of the proof, or None without `prove_seconds`:
+      Five attributes count the starts by outcome: `converged`, `outside`, `stalled`,
+      `not_finite` and `flat`. The attribute `starts` is the sum of these five numbers.
+      Three attributes have the result of the proof, or None without `prove_seconds`:
 
       - `missed` is the number of critical points that are proved to lie inside the
         bounds and are not in the tuple. Points that were dropped because of
