@@ -455,12 +455,13 @@ def takes_others(value: Any, *args: Any, **kwargs: Any) -> bool:
     shows the parameters of the decorated function. In the example, `steep` is the
     wrapper of `line`. `steep` takes one argument and calls `line` with two.
 
-    In two cases, the result is False for all `args` and `kwargs`:
+    Call `takes_others` if the arguments do not fit `inspect.signature(value)`. In two
+    cases, the result is False for all `args` and `kwargs`:
 
     - `value` is not a wrapper made with `functools.wraps`.
     - The wrapper has no parameters except *args and **kwargs. Such a wrapper is assumed
-      to pass its arguments on unchanged, so it accepts no other arguments than the
-      decorated function.
+      to pass its arguments on unchanged. So arguments that do not fit the decorated
+      function do not fit the wrapper either.
 
     Example:
       >>> import functools

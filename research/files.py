@@ -114,9 +114,9 @@ def kept(folder: Path) -> str:
     """Return a sentence that lists the files of a folder, for an error message.
 
     The sentence is "Unchanged: a, b." for files with the names a and b. Hidden files,
-    whose names begin with a dot, are not listed. If the folder has no files, or only
-    hidden files, the sentence is "Nothing was saved there before." If the folder does
-    not exist but can be made, the sentence says how to make it.
+    whose names begin with a dot, are not listed. If the folder does not exist but can
+    be made, the sentence is "Make the folder first: mkdir -p <folder>." In all other
+    cases, such as an empty folder, the sentence is "Nothing was saved there before."
     """
     nearest = next((part for part in folder.parents if part.exists()), folder)
     if not folder.exists() and nearest.is_dir():

@@ -213,8 +213,10 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
     a sampler is made for fewer than n examples, the other examples are never drawn.
 
     The field `num_examples` of the sampler says for how many examples the sampler is
-    made. If this field is None, the function draws the indices of one epoch, and checks
-    that they lie in 0..n-1.
+    made. If this field is None, `check_sampler` draws the indices of one epoch, and
+    checks that they lie in 0..n-1. If the function `indices` of the sampler returns
+    None, each batch is the whole dataset. In this case `batch_size` must be n, and
+    `num_examples` is not used.
 
     Args:
       sampler: The sampler.
@@ -223,7 +225,7 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
       TypeError: `sampler` is not a Sampler, or its indices are not integers.
       ValueError: The sampler is made for another number of examples, its indices do not
         have the shape (num_batches, batch_size), or a drawn index lies outside 0..n-1.
-        Or n is None, but the sampler draws indices and its `num_examples` is not 1.
+        Or n is None, but `indices` does not return None, and `num_examples` is not 1.
     Example:
       >>> check_sampler(minibatch(13, 4), 12)
       Traceback (most recent call last):

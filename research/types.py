@@ -122,8 +122,8 @@ class Checkpoint(NamedTuple):
     Attributes:
       load: Function () -> the last `Saved` (content of a checkpoint) that was saved
         completely, or None if nothing was saved.
-      save: Function Saved -> None. The new content replaces the content of earlier
-        saves.
+      save: Function (saved) -> None, where `saved` is a `Saved`. The new content
+        replaces the content of earlier saves.
       due: Function () -> whether to save again, because enough time has passed since
         the last save.
     """

@@ -142,7 +142,7 @@ def test_different_rule_is_status_1_with_its_cause(capsys):
     assert verify("mine.py:inside --against optax.adam --dtype float32") == 1
     out = capsys.readouterr().out
     assert out.startswith("Not the same rule. On the problem ")
-    assert "Likely cause: ε is inside the root (`" in out.splitlines()[0]
+    assert "Likely cause: ε is inside the root (the rule has `" in out.splitlines()[0]
     assert "50 steps in float32" in out
 
 

@@ -180,8 +180,8 @@ def compare_networks(
     needs 0.72 times adam's steps". The ratio is not measured in two cases:
 
     - The loss of the baseline is nearly the same for all numbers of steps.
-    - One of the shorter trainings of the baseline ends with a lower loss (by more than
-      noise) than the baseline's training with as many steps as the other rules.
+    - With 0.5 or 0.7 times the steps, the mean final loss of the baseline is lower than
+      with the full number of steps, and the difference is larger than noise.
 
     If the final loss of a run is outside the range of the baseline's losses, the ratio
     uses the number of steps at the nearer end of this range. If this holds for more
@@ -230,17 +230,21 @@ def compare_networks(
       size: "small" or "large", for networks given by name.
       timed: Whether to measure the seconds of a step.
       on_progress: Function that is called with (done, total, message), or None.
-      checkpoints: Storage for finished measurements. By default nothing is stored.
+      checkpoints: Function from a name to the `Checkpoint` in which the measurements
+        are stored, such as a result of `runs.checkpoints_in`. By default nothing is
+        stored.
     Returns:
       The study. Print it to see the answer.
     Raises:
       ValueError, TypeError: An argument is wrong, a rule cannot be traced, a budget is
         too small for its search, a network has no validation part, the validation loss
-        of a network at the initial point is not positive, or the states of the runs do
-        not fit into memory. These errors are raised before any training. A ValueError
-        is also raised after a training whose initial validation loss is 0 or below, or
-        whose final validation loss is below 0. The reason is that rules are compared by
-        the log of the loss. (A final loss of 0 counts as the smallest normal float32.)
+        of a network is not positive at the initial point of the first reporting seed,
+        or the states of the runs do not fit into memory. These errors are raised before
+        any training. For other seeds, the initial validation loss is checked after the
+        training. A ValueError is raised if this loss is 0 or below. A ValueError is
+        also raised after a training whose final validation loss is below 0. The reason
+        is that rules are compared by the log of the loss. (A final loss of 0 counts as
+        the smallest normal float32.)
     References:
       Dahl et al., Benchmarking neural network training algorithms, arXiv:2306.07179.
       Wen et al., Fantastic pretraining optimizers, arXiv:2509.02046 (rankings change

@@ -57,10 +57,11 @@ def mesh(
 
     *Exact* (the default): gradients are added in the order of the devices. The bits of
     a training then depend on the number of devices, but not on the number of processes
-    that own the devices. For this, the thread pool of XLA must have the same size in
-    each process (`research.backend.configure(pool=...)`). With `exact=False` XLA
-    chooses the order of the additions. Results with different numbers of processes then
-    agree up to rounding.
+    that own the devices. The bits are independent of the number of processes only if
+    the thread pool of XLA has the same size in each process
+    (`research.backend.configure(pool=...)`). With `exact=False` XLA chooses the order
+    of the additions. Results with different numbers of processes then agree up to
+    rounding.
 
     Args:
       num_devices: Number of devices. None means all devices of all processes. With

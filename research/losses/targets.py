@@ -55,11 +55,12 @@ def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> No
       targets: Targets y of the dataset. Traced targets are checked only for a loss for
         regression.
     Raises:
-      TypeError: The loss is for classification, and the targets are not numbers, or the
-        loss needs integer classes and the targets are not integers.
-      ValueError: The shapes do not match. Or the loss is for classification, and the
-        logits have one class only or a target is out of range. For a target out of
-        range, the message shows the target and its index.
+      TypeError: The targets of a loss for classification are not numbers. Or the loss
+        needs integer classes, and the targets are not integers.
+      ValueError: The shapes do not match. For a loss for classification, the error can
+        also mean that the logits have only one class, that a target is out of range, or
+        that the probabilities of a target do not sum to 1. If a target is out of range,
+        the message shows the target and its index.
     Example:
       >>> check_targets(softmax_cross_entropy, jnp.zeros((2, 3)), np.array([1, 3]))
       Traceback (most recent call last):

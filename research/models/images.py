@@ -203,8 +203,9 @@ def mirror_averaged(model: Model) -> Model:
     """Wrap a model so that apply without a key averages over x and its mirror images.
 
     Without a key, the result of apply is the mean of model.apply(params, x) and
-    model.apply(params, x'), where x' are the images with left and right swapped. With a
-    key, in training, the result is model.apply(params, x, key).
+    model.apply(params, x'). Here x are the images, and x' are the same images with left
+    and right swapped. With a key, in training, the result is model.apply(params, x,
+    key).
 
     If the outputs are logits, the mean of the logits corresponds to a geometric mean of
     probabilities. Let g be the geometric mean of the probabilities of a class for x and

@@ -254,7 +254,8 @@ def ngram_probabilities(
       The probabilities, float64, shape (V,), with sum 1.
     Raises:
       TypeError: context does not consist of integers.
-      ValueError: Tokens lie outside 0..V - 1, or have more than one axis.
+      ValueError: A token of the context lies outside 0..V - 1, or the context does not
+        have exactly one axis.
     Example:
       >>> print(ngram_probabilities(ngram([0, 1, 0], 1, 2), []))
       [0.58333333 0.41666667]

@@ -79,8 +79,9 @@ def backtracking_descent(
 
     Use it on a deterministic, cheap objective to avoid tuning a rate. Like gradient
     descent, the rule is slow if the Hessian is ill-conditioned. On mini-batches, the
-    search looks only at the loss of the current batch. A falling learning rate would
-    average out the noise of the gradients. This rule does not.
+    search looks only at the loss of the current batch. With a constant η, the rule
+    therefore does not average out the noise of the gradients. Gradient descent with a
+    falling learning rate does.
 
     Args:
       learning_rate: Largest step size η to try. A positive number, a traced scalar or a

@@ -72,9 +72,9 @@ def natural_gradient(
 
     For logistic and softmax regression, with or without a penalty, fisher_fn may be
     left out. F is then the Hessian of the objective, which includes the Hessian of the
-    penalty. The objective is the argument value_fn of update. For other models this
-    Hessian is not the Fisher matrix, so pass fisher_fn. optax and torch do not have
-    this rule.
+    penalty. The objective is the argument value_fn of update. For most other models
+    this Hessian is not the Fisher matrix, so pass fisher_fn. optax and torch do not
+    have this rule.
 
     Use it for generalised linear models. It also suits small networks whose Hessian is
     indefinite, because F is never indefinite. The rule does not use the value of the
@@ -86,8 +86,9 @@ def natural_gradient(
         schedule (number of earlier steps -> η).
       fisher_fn: Function (params, indices=None) -> F, shape (n, n) for n parameters in
         the order of `jax.flatten_util.ravel_pytree`. `indices` are the indices of the
-        mini-batch's examples, if update gets indices. If update gets a fisher_fn, this
-        argument is ignored. Without any fisher_fn, F is the Hessian of value_fn.
+        mini-batch's examples, if update gets indices. If update gets a fisher_fn, the
+        function given here is ignored. If neither function is given, F is the Hessian
+        of value_fn.
       damping: Damping λ, at least 0; may be traced.
       singular: What to do if F + λ I is not positive definite up to rounding errors, as
         for softmax without a penalty. "drop" leaves out the directions whose eigenvalue

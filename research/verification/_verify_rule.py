@@ -194,7 +194,7 @@ def verify_rule(
       >>> # Is the heavy ball Nesterov's rule?
       >>> stale = optax.chain(optax.trace(0.9), optax.scale(-0.1))
       >>> print(verify_rule(stale, "nesterov", learning_rate=0.1).cause)
-      it does not look ahead: this is the heavy ball (`x` where the formula has ...
+      it does not look ahead: this is the heavy ball (the rule has `x`, the formula ...
     """
     if on_progress is not None:
         check_callable("on_progress", on_progress, "done", "total", "message")

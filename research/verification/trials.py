@@ -116,7 +116,7 @@ def _in_words(mistake: Mistake) -> str:
     wrong, right = (_in_one_line(source) for source in (mistake.wrong, mistake.right))
     if not wrong:
         return f"{mistake.cause} (the formula's `{right}` is missing)"
-    return f"{mistake.cause} (`{wrong}` where the formula has `{right}`)"
+    return f"{mistake.cause} (the rule has `{wrong}`, the formula has `{right}`)"
 
 
 def _in_one_line(source: str) -> str:

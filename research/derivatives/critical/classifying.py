@@ -41,7 +41,7 @@ HOW = {
 
 
 class CriticalPoint(NamedTuple):
-    """A point where the gradient vanishes.
+    """A point where the gradient of a function f vanishes.
 
     Attributes:
       x: Coordinates of the point, shape (n,).
