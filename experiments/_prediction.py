@@ -87,7 +87,7 @@ def loaded(
     Args:
       folder: Run folder.
       name: Name of the model in the run.
-      build: Function architecture -> model.
+      build: Function (architecture) -> model.
     """
     path = research.runs.model_file(folder, name)
     architecture = research.models.read_architecture(path)

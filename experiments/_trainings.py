@@ -48,7 +48,7 @@ def train_jobs(
       jobs: Tuples. The name of a job's checkpoint is its entries, joined by "/".
       compute: Function (job, watch) -> function of the job's checkpoints that trains
         it. The function watch takes the share that is done, and words.
-      label: Function job -> what is trained, for the progress report.
+      label: Function (job) -> what is trained, for the progress report.
       on_progress: Function (done, total, words).
       checkpoints: Places where the jobs are saved.
       total: Number of all jobs of the experiment.

@@ -150,8 +150,9 @@ def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
     Here λ = strength. By default, intercepts do not count as weights. For a weight of
     exactly 0, the gradient of this penalty is 0, although JAX's derivative of abs at 0
     is +1. Gradient descent rarely makes a weight exactly 0, but a proximal step (soft
-    thresholding) can do so. The sum of `empirical_risk` with `losses.squared_error` and
-    this penalty is the objective of scikit-learn's Lasso(alpha) with alpha = λ.
+    thresholding) can do so. If the loss is `losses.squared_error`, the sum of
+    `empirical_risk` and this penalty is the objective of scikit-learn's Lasso(alpha)
+    with alpha = λ.
 
     Args:
       strength: Strength λ >= 0, which may be traced.

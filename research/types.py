@@ -71,7 +71,7 @@ class Model(NamedTuple):
     """A model, as a pair of pure functions.
 
     Attributes:
-      init: Function key -> initial params.
+      init: Function (key) -> initial params.
       apply: Function (params, x, key=None) -> prediction. x is one example, or examples
         with any number of leading batch axes. Without a key, the model draws no noise,
         such as dropout.
@@ -228,7 +228,7 @@ class Workload(NamedTuple):
       name: Name of the workload, for example a key of `research.workloads.WORKLOADS`.
       train, validation, test: Parts of the data, each a `Batch`. A part is None if it
         does not exist, for example because the problem has no data.
-      init: Function key -> params that draws the initial point.
+      init: Function (key) -> params that draws the initial point.
       objective: Function (params, batch) -> value of the objective, shape (). If the
         problem has penalties, such as λ/2 |w|² on the weights w, the objective includes
         them.

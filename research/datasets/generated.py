@@ -22,8 +22,8 @@ class Function(NamedTuple):
     f and its gradient accept NumPy and JAX arrays of shape (d,).
 
     Attributes:
-      f: Function x -> value, shape (), in the dtype of x.
-      gradient: Function x -> gradient, shape (d,), computed by a formula.
+      f: Function (x) -> value, shape (), in the dtype of x.
+      gradient: Function (x) -> gradient, shape (d,), computed by a formula.
       minimiser: Minimiser x*, shape (d,), float64.
       minimum: Smallest value f(x*).
       eigenvalues: Eigenvalues of the Hessian at x*, ascending, shape (d,).

@@ -30,14 +30,14 @@ def advance_until_done(
 
     Args:
       progress: The initial progress, or restored progress.
-      is_done: Function progress -> whether the work is done.
-      advance: Function progress -> next progress.
-      show: Function progress -> None that reports the progress to the user.
-      to_saved: Function progress -> `Saved`, the content of a checkpoint.
+      is_done: Function (progress) -> whether the work is done.
+      advance: Function (progress) -> next progress.
+      show: Function (progress) -> None that reports the progress to the user.
+      to_saved: Function (progress) -> `Saved`, the content of a checkpoint.
       checkpoint: Place where the progress is saved.
-      agreed: Function bool -> bool. All processes must decide alike whether to save at
-        the end, but may measure different times. The argument is the decision of this
-        process, and the result is the common decision. The default returns its
+      agreed: Function (bool) -> bool. All processes must decide alike whether to save
+        at the end, but may measure different times. The argument is the decision of
+        this process, and the result is the common decision. The default returns its
         argument, which is right for a single process.
     Returns:
       The last progress.

@@ -28,10 +28,10 @@ def root_of_gradient(
     """Return the result of a search for a minimum, with implicit derivatives.
 
     Args:
-      objective: Function params -> number. It may use other arrays than its argument.
+      objective: Function (params) -> number. It may use other arrays than its argument.
         The derivatives are with respect to these arrays.
       params: Point at which the search starts.
-      search: Function params -> (minimum, other floating arrays).
+      search: Function (params) -> (minimum, other floating arrays).
     Returns:
       The result of `search`. The derivative of the minimum is the solution dx of
       H dx = -dg, computed by conjugate gradients. Here dx is the change of the minimum

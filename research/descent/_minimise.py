@@ -144,15 +144,15 @@ def minimise(
     rules for least squares do so.
 
     Args:
-      objective: Function params -> number, an array of shape (). None means half the
+      objective: Function (params) -> number, an array of shape (). None means half the
         sum of squares of the residuals from residual_fn.
       rule: Any `optax.GradientTransformation`.
       params: Initial parameters, a pytree of floating arrays.
       tolerance: Largest norm of the gradient at which the loop stops with success, at
         least 0. It may be traced.
       max_steps: Largest number of steps, an integer of at least 0.
-      residual_fn: Function params -> pytree of residuals, for least-squares rules. None
-        if the rule needs no residuals.
+      residual_fn: Function (params) -> pytree of residuals, for least-squares rules.
+        None if the rule needs no residuals.
       norm: Norm of the gradient: jnp.inf (largest absolute entry) or 2 (Euclidean).
     Returns:
       The `Minimum`. Check its `outcome`.

@@ -109,7 +109,7 @@ def run(
       key: Key from which the keys of all epochs are derived.
       epochs: Numbers of the epochs to run, shape (e,). `jnp.arange(e)` runs a whole
         training of e epochs.
-      evaluate: Function params -> pytree of floating scalars. It is called at the end
+      evaluate: Function (params) -> pytree of floating scalars. It is called at the end
         of each epoch and, in epoch 0, also after the steps that `evaluation_points`
         returns. If the rule keeps an average of the params, `evaluate` gets the
         average. None means that nothing is evaluated.

@@ -78,7 +78,7 @@ class Descent(NamedTuple):
     """A descent as a pair of pure functions.
 
     Attributes:
-      init: Function params -> State before the first step.
+      init: Function (params) -> State before the first step.
       step: Function (State, BatchIndices) -> (State, Info) that takes one step.
     """
 

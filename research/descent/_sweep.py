@@ -117,8 +117,9 @@ def sweep(
         There is an array of numbers for each hyper-parameter of the program.
       on_chunk: Function called with the `SweepProgress` after each chunk of epochs.
         `compile_sweep` sets the length of a chunk.
-      checkpoints: Function from a name to the `Checkpoint` in which the batches are
-        saved between chunks. By default nothing is saved.
+      checkpoints: Function from a name to the `Checkpoint` with this name, such as
+        `research.runs.checkpoints_in(folder)`. The unfinished batches are saved in this
+        `Checkpoint`. By default nothing is saved.
     Returns:
       The SweepResult. A run that diverges is not an error: its values become inf or
       NaN, and its first bad step is recorded.

@@ -115,7 +115,7 @@ def train(
       params: Initial parameters, a pytree of floating arrays.
       key: Key from which the keys of all epochs are derived. Use another key than the
         one that drew the params.
-      evaluate: Function params -> dict from names to numbers. It is called before the
+      evaluate: Function (params) -> dict from names to numbers. It is called before the
         first epoch and after each epoch. `train` does not compile `evaluate`. For
         speed, let `evaluate` call a compiled function (jax.jit), with params and data
         as its arguments. `research.objectives.in_slices` makes such a function from a

@@ -32,7 +32,7 @@ class Compiled(NamedTuple):
         the steps from start to stop - 1 of an epoch, and writes the Info of each step
         into `info`. Without a mesh, an optional last argument replaces the dataset by
         another one of the same shapes and dtypes.
-      whole: Function tree -> tree of the same arrays, each complete on one device. It
+      whole: Function (tree) -> tree of the same arrays, each complete on one device. It
         joins arrays that were split over devices.
       program: Function () -> facts that identify the compiled program, as JSON values.
     """

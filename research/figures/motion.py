@@ -29,7 +29,7 @@ def record(
 
     Args:
       figure: Figure to record. Afterwards the figure shows the last frame.
-      show: Function k -> None that changes the figure's artists to frame k, for k in
+      show: Function (k) -> None that changes the figure's artists to frame k, for k in
         0..num_frames - 1.
       num_frames: Number of frames, at least 2.
       seconds: Duration of the loop in seconds, without `hold`.

@@ -46,11 +46,11 @@ class Recurrence(NamedTuple):
     step at a time.
 
     Attributes:
-      init: Function key -> params, as in `recurrent`.
-      start: Function leading -> carry. The argument `leading` is the shape of the
-        leading axes of the inputs x: (n,) for n sequences, or () for one sequence
-        without a leading axis. The result is the carry before the first step. All its
-        arrays are zero.
+      init: Function that takes a key and returns the params, as in `recurrent`.
+      start: Function that takes a tuple `leading` and returns the carry before the
+        first step. `leading` is the shape of the leading axes of the inputs x: (n,) for
+        n sequences, or () for one sequence without a leading axis. All arrays of this
+        carry are zero.
       advance: Function (params, x, carry, key=None) -> (outputs, carry). x has the form
         that the model of `recurrent` accepts. The outputs have shape (..., T,
         num_outputs), where T is the number of steps in x. The returned carry is the

@@ -170,7 +170,7 @@ def architecture_check(init: Callable[[Key], Params]) -> Callable[[Params], None
     compares the names only if the structures or the shapes differ.
 
     Args:
-      init: Function key -> params of the model.
+      init: Function (key) -> params of the model.
     Returns:
       A function (params) -> None. Its first call computes the shapes of the model.
     Example:
@@ -193,7 +193,7 @@ def shapes_of(init: Callable[[Key], Params]) -> Params:
     """Compute the shapes and dtypes of a model's parameters, without drawing numbers.
 
     Args:
-      init: Function key -> params, as in `research.types.Model`.
+      init: Function (key) -> params, as in `research.types.Model`.
     Returns:
       A pytree of `jax.ShapeDtypeStruct` with the structure of the params.
     Example:

@@ -37,7 +37,7 @@ class Is(NamedTuple):
 
     Attributes:
       kinds: Accepted types. If float is one of them, integers are accepted, too.
-      test: Function value -> bool, True if the value is valid.
+      test: Function that takes the value and returns True if the value is valid.
       words: Requirement in words. An error message puts these words after "it must be".
     """
 

@@ -42,7 +42,7 @@ def one_cycle(
       initial_divisor: Ratio peak / η_0, positive.
       final_divisor: Ratio η_0 / η_T, positive.
     Returns:
-      Function t -> η_t, the learning rate at step t = 0, 1, ...
+      Function (t) -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -115,7 +115,7 @@ def warm_restarts(
         before, a positive integer.
       final: Rate that each period approaches at its end, at least 0.
     Returns:
-      Function t -> η_t, the learning rate at step t = 0, 1, ...
+      Function (t) -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:

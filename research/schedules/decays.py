@@ -19,7 +19,7 @@ def constant(value: Scalar) -> Schedule:
     Args:
       value: Rate, at least 0.
     Returns:
-      Function t -> η_t, the learning rate at step t = 0, 1, ...
+      Function (t) -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is not a finite number >= 0.
     Example:
@@ -42,7 +42,7 @@ def step(initial: Scalar, factor: Scalar, every: Integer) -> Schedule:
       factor: Positive factor by which the rate is multiplied at each drop, usually 0.1.
       every: Number of steps between two drops, a positive integer.
     Returns:
-      Function t -> η_t, the learning rate at step t = 0, 1, ...
+      Function (t) -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -71,7 +71,7 @@ def exponential(initial: Scalar, factor: Scalar, timescale: Scalar = 1.0) -> Sch
       timescale: Positive number of steps in which the rate is multiplied by `factor`
         once.
     Returns:
-      Function t -> η_t, the learning rate at step t = 0, 1, ...
+      Function (t) -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -105,7 +105,7 @@ def polynomial(
       num_steps: Number T of steps, a positive integer.
       power: Positive exponent. DeepLab uses 0.9.
     Returns:
-      Function t -> η_t, the learning rate at step t = 0, 1, ...
+      Function (t) -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -140,7 +140,7 @@ def cosine(initial: Scalar, num_steps: Integer, final: Scalar = 0.0) -> Schedule
       num_steps: Number T of steps, a positive integer.
       final: Rate from t = num_steps on, at least 0.
     Returns:
-      Function t -> η_t, the learning rate at step t = 0, 1, ...
+      Function (t) -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -174,7 +174,7 @@ def inverse_square_root(initial: Scalar, timescale: Scalar = 1.0) -> Schedule:
       initial: Rate at t = 0, at least 0.
       timescale: Positive number of steps after which the rate is initial / √2.
     Returns:
-      Function t -> η_t, the learning rate at step t = 0, 1, ...
+      Function (t) -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -201,7 +201,7 @@ def inverse_time(initial: Scalar, timescale: Scalar = 1.0) -> Schedule:
       initial: Rate at t = 0, at least 0.
       timescale: Positive number of steps after which the rate is initial / 2.
     Returns:
-      Function t -> η_t, the learning rate at step t = 0, 1, ...
+      Function (t) -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:

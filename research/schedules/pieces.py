@@ -25,7 +25,7 @@ def linear_warmup(peak: Scalar, num_steps: Integer, initial: Scalar = 0.0) -> Sc
       num_steps: Number T of steps, a positive integer.
       initial: Rate at t = 0, at least 0.
     Returns:
-      Function t -> η_t, the learning rate at step t = 0, 1, ...
+      Function (t) -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -58,7 +58,7 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
       boundaries: Steps at which the second, third, ... schedule starts: k - 1 positive
         integers in increasing order.
     Returns:
-      Function t -> η_t, the learning rate at step t = 0, 1, ...
+      Function (t) -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: There is no schedule, the number of boundaries is not
         k - 1, the boundaries are not positive integers that increase, or an entry of
@@ -120,7 +120,7 @@ def piecewise(
         order.
       values: New rate at each boundary: k numbers, at least 0.
     Returns:
-      Function t -> η_t, the learning rate at step t = 0, 1, ...
+      Function (t) -> η_t, the learning rate at step t = 0, 1, ...
     Raises:
       ValueError, TypeError: The lengths differ, the boundaries do not increase, or a
         concrete value is out of range.

@@ -75,7 +75,7 @@ def measure(
 
     Args:
       workload: `Workload` (optimisation problem) with a known optimum.
-      make_rule: Function learning_rate -> update rule.
+      make_rule: Function (learning_rate) -> update rule.
       sampler: `Sampler`, which draws batches from the workload's training data.
       num_epochs: Number of epochs of every training.
       seeds, tuning_seeds: Reporting seeds and tuning seeds; they must be disjoint.

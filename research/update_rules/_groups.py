@@ -110,7 +110,7 @@ def checked_mask(
         argument that holds the mask. `entries_are` says which values an entry of the
         mask may have.
     Returns:
-      Function params -> pytree of booleans with the structure of the params.
+      Function (params) -> pytree of booleans with the structure of the params.
       optax.masked accepts this function. The function raises the same errors as
       `masked_leaves`.
     Raises:

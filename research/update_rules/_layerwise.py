@@ -363,9 +363,9 @@ def muon(
 
     optax.contrib.muon differs in four ways. First, optax corrects the bias, as this
     rule does with bias_correction=True. In β M_t + (1 - β) G_t, optax divides M_t by 1
-    - β^(t+1) and G_t by 1 - β^t. For example, let β be 0.95. Divide the weight of the
-    first gradient in the second update by the weight of the second gradient: with the
-    correction, the quotient is 0.374, and without it 0.463. Second, optax's ε is 1e-8.
+    - β^(t+1) and G_t by 1 - β^t. For example, let β be 0.95. In β M_2 + (1 - β) G_2,
+    the weight of G_1 is 0.374 times the weight of G_2 with the correction, and 0.463
+    times without it. Second, optax's ε is 1e-8.
     Third, optax's `nesterov`, which is on by default, also turns the Adam for the other
     leaves into NAdam. Fourth, optax makes one iteration for each triple of a list of
     coefficients, and refuses a list of more than ns_steps triples. This rule always

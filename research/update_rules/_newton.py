@@ -252,16 +252,17 @@ def trust_region_newton(
     """Step to the minimum of the quadratic model inside a trust region.
 
     u_t = p_t, where p_t minimises the model gᵀp + ½ pᵀ H p subject to |p| <= Δ_t. If
-    the step is rejected, the update u_t is 0 instead. g is the gradient, H the Hessian
-    and Δ_t the radius, within which the model is trusted. The rule computes p_t from
-    the eigenvalues of H, and therefore finds the global minimiser even if H is
-    indefinite.
+    the objective decreases too little (see ρ_t below), the step is rejected: the update
+    u_t is 0 instead. g is the gradient, H the Hessian and Δ_t the radius, within which
+    the model is trusted. The rule computes p_t from the eigenvalues of H, and therefore
+    finds the global minimiser even if H is indefinite.
 
     Except in the hard case below, the minimiser is p_t = -(H + σ I)⁺ g, where ⁺ is the
-    pseudo-inverse. σ is 0 if H is positive semidefinite and this point lies inside the
-    region. Otherwise σ is the number for which p_t lies on the edge of the region and H
-    + σ I is positive semidefinite. The hard case has three conditions: the lowest
-    eigenvalue λ is negative, g is orthogonal to the eigenvector of λ, and the point -(H
+    pseudo-inverse. σ is 0 if H is positive semidefinite, and the point -H⁺ g minimises
+    the model and lies inside the region. Otherwise σ is the number for which p_t lies
+    on the edge of the region and H + σ I is positive semidefinite. The hard case has
+    three conditions: the lowest eigenvalue λ is negative, g is orthogonal to the
+    eigenvector of λ, and the point -(H
     - λ I)⁺ g lies inside the region. The step then leads to this point, and from there
     along the eigenvector, with an arbitrary sign, to the edge of the region. In this
     way the rule leaves an exact saddle point.

@@ -96,7 +96,7 @@ def optimistic_adam(
     eps_root: Scalar = 0.0,
     nesterov: bool = False,
 ) -> optax.GradientTransformation:
-    """Adam's step plus the last change of this step.
+    """Adam's step plus the change of Adam's step since the last update.
 
     u_t = -η_t (α d_t + β (d_t - d_(t-1))), with d_0 = d_1. Here u_t is the update, η_t
     the learning rate, and -d_t the update of `adam` with the rate 1.

@@ -21,10 +21,11 @@ class Function(NamedTuple):
     numbers.
 
     Attributes:
-      gradient: Function Leaves -> Leaves.
-      value: Function Leaves -> number. None if only gradients are given.
-      hessian: Function Leaves -> the Hessian as an mpmath matrix. Its rows and columns
-        have the order of the entries of all leaves. None if the Hessian is not given.
+      gradient: Function (Leaves) -> Leaves.
+      value: Function (Leaves) -> number. None if only gradients are given.
+      hessian: Function (Leaves) -> the Hessian as an mpmath matrix. Its rows and
+        columns have the order of the entries of all leaves. None if the Hessian is not
+        given.
     """
 
     gradient: Callable[[Leaves], Leaves]

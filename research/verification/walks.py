@@ -488,7 +488,7 @@ def trajectory(
 
     Args:
       rule: Any gradient transformation.
-      gradient: Function params -> gradient, such as jax.grad(f).
+      gradient: Function (params) -> gradient, such as jax.grad(f).
       params: Initial point x_0.
       num_steps: Number T of steps, a positive integer.
     Returns:
@@ -545,7 +545,7 @@ def deviation(
 
     Args:
       rule, reference: The two gradient transformations.
-      gradient: Function params -> gradient.
+      gradient: Function (params) -> gradient.
       params: Common initial point.
       num_steps: Number of steps, a positive integer.
       dtype: Dtype to which the params are cast first; None leaves them unchanged. The

@@ -474,7 +474,7 @@ class _Plan(NamedTuple):
 
     Attributes:
       moving: For each output, whether it depends on t.
-      run: Function order -> for each output its coefficients up to this order.
+      run: Function (order) -> for each output its coefficients up to this order.
     """
 
     moving: list[bool]

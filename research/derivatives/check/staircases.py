@@ -59,7 +59,7 @@ def is_rounded_to_float32(
     half of the outputs look rounded for the same d.
 
     Args:
-      along: Function t -> values of f at x moved by the fraction t in some direction.
+      along: Function (t) -> values of f at x moved by the fraction t in some direction.
       entries: Number of entries of x.
     """
     for factor in _DISTANCES:
