@@ -29,10 +29,11 @@ LOST = 1e-3
 class LimitTable(NamedTuple):
     """Difference quotients of a function at several steps, with estimated errors.
 
-    The quotients approximate f'(x). The truncation error of a quotient is the
-    difference between quotient and derivative if nothing is rounded. p is the power of
-    the step h in this error, and depends on the scheme (the formula of the quotient). ε
-    is the relative spacing of the requested dtype.
+    `limit_table` returns this table for a function f and a point x. The quotients
+    approximate f'(x). The truncation error of a quotient is the difference between
+    quotient and derivative if nothing is rounded. p is the power of the step h in this
+    error, and depends on the scheme (the formula of the quotient). ε is the relative
+    spacing of the requested dtype, which is the argument `dtype` of `limit_table`.
 
     The truncation error at a step is estimated from d = |quotient - limit|, which also
     contains rounding errors. Let r be the sum of the estimated rounding error at this
@@ -70,16 +71,16 @@ class LimitTable(NamedTuple):
       limit: Limit of the quotients: the derivative from `finite_difference` in float64,
         or nan if the verdict of `finite_difference` is not "ok". For the complex step,
         `limit` is the quotient q at a tiny step, which is 1e-100 in most cases. In two
-        cases, `limit` is not q:
+        cases, `limit` can differ from q:
         - `limit` is nan if a step that is 1e5 times longer gives a clearly different
           quotient, or if f is so small that its imaginary part underflows.
         - If terms cancel inside f, q loses digits, and the quotients at points close to
           x scatter around a smooth curve. Let s be the largest distance of such a
           quotient from the curve. Let v be the result of `finite_difference` for the
-          real part of f, and e the error bound of v plus the rounding error of q. If
-          the verdict on v is "ok" and e < |v - q| <= 10 s, `limit` is v. If the verdict
-          is not "ok" and s exceeds 0.1 % of |q|, `limit` is nan. Otherwise `limit` is
-          q.
+          real part of f. Let e be the sum of the error bound of v and the rounding
+          error of q. If the verdict on v is "ok" and e < |v - q| <= 10 s, `limit` is v.
+          If the verdict is not "ok" and s exceeds 0.1 % of |q|, `limit` is nan.
+          Otherwise `limit` is q.
     """
 
     steps: Float[np.ndarray, "K"]

@@ -118,8 +118,8 @@ def sweep(
       on_chunk: Function called with the `SweepProgress` after each chunk of epochs.
         `compile_sweep` sets the length of a chunk.
       checkpoints: Function from a name to the `Checkpoint` with this name, such as
-        `research.runs.checkpoints_in(folder)`. The unfinished batches are saved in this
-        `Checkpoint`. By default nothing is saved.
+        `research.runs.checkpoints_in(folder)`. The batches are saved in this
+        `Checkpoint` between chunks. By default nothing is saved.
     Returns:
       The SweepResult. A run that diverges is not an error: its values become inf or
       NaN, and its first bad step is recorded.

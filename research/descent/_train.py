@@ -121,7 +121,7 @@ def train(
         as its arguments. `research.objectives.in_slices` makes such a function from a
         function of params and a batch.
       noisy: Whether the objective draws noise. If True, each batch gets a different
-        random key.
+        random key, in the field `key` of its `Batch`.
       on_progress: Function called with the fraction of the training that is done, from
         0 to 1, and a short text.
       checkpoint: Place where the training is saved, such as

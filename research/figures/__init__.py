@@ -102,7 +102,7 @@ def new_figure(
 
     Args:
       rows, columns: Numbers of rows and columns of axes.
-      width, height: Size in inches.
+      width, height: Size of the whole figure in inches.
       **keywords: Arguments for `Figure.subplots` (sharex, sharey, width_ratios, ...).
     Returns:
       (figure, axes), with axes of shape (rows, columns).

@@ -61,8 +61,9 @@ def ridge(
     Returns:
       The `Optimum`. Its params are {"weights": (d,), "intercept": ()}, float64.
     Raises:
-      ValueError: The data or the penalty are invalid. Or the penalty is 0, or
-        negligibly small in float64, and there are many minimisers (`least_squares`).
+      ValueError: The data or the penalty are invalid. Or, up to rounding errors of
+        float64, there are many minimisers. This can happen only if the penalty is 0 or
+        very small. `least_squares` says when there are many minimisers.
     References:
       Golub & Van Loan, Matrix Computations, 4th ed., sections 5.3 and 6.1.
     Example:

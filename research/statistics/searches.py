@@ -219,8 +219,9 @@ class SearchedCost(NamedTuple):
         the cost of a run is its final validation loss. In other studies, it is the
         number of passes over the data until the run reaches the target. A run that
         misses the target costs ten times the length of a full training.
-      low, high: Confidence interval of the cost. The interval includes the variation
-        between searches and between seeds.
+      low, high: Ends of the confidence interval of the cost. Its coverage is the
+        argument `level` of `searched_cost`, by default 0.95. The interval includes the
+        variation between searches and between seeds.
       spread: Largest cost of a search divided by the smallest one. The cost of a search
         is the geometric mean of its costs over the seeds.
       disagree: Whether the searches disagree. They disagree if two conditions hold.

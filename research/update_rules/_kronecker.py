@@ -90,8 +90,9 @@ def soap(
     q_i of Q_L are sorted by q_iᵀ L q_i, the largest first. The rows of V_t get the same
     order as these columns, because row i belongs to q_i. With refresh="qr", Q_L then
     becomes the orthogonal factor of the QR factorisation of L Q_L, which is one step of
-    orthogonal iteration. With refresh="eigh", Q_L becomes the matrix of the
-    eigenvectors of L. Q_R is refreshed in the same way with R.
+    orthogonal iteration. With refresh="eigh", the columns of Q_L become the
+    eigenvectors of L, from the largest to the smallest eigenvalue. Q_R is refreshed in
+    the same way with R.
 
     The first call only sets L = (1 - β) G Gᵀ and R = (1 - β) Gᵀ G, computes Q_L and Q_R
     by eigen-decompositions, and returns the update 0. The bases change only after a

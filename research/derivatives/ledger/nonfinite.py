@@ -33,10 +33,10 @@ class NonFinite(NamedTuple):
       sentence: Sentence that says where the NaN or infinity is created.
       index: Index of the first NaN or infinity in the value of the row. If an infinite
         operand causes a NaN in the value, `index` is that of the first NaN, even if an
-        infinity has a lower index. If the value is finite, the NaN or infinity arises
-        in the backward pass, and `index` is that of the first NaN or infinity in the
-        contribution of the row to the adjoint of an operand. For a single number and
-        for a custom reverse rule, `index` is ().
+        infinity has a lower index. If the value of the row is finite, the NaN or
+        infinity arises in the backward pass. In this case, `index` is the index of the
+        first NaN or infinity in the contribution of the row to the adjoint of an
+        operand. For a single number and for a custom reverse rule, `index` is ().
       value: The entry at `index`, a NaN or an infinity. None for a custom reverse rule.
     """
 
