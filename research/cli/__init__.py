@@ -329,10 +329,11 @@ def carry_out(
     Args:
       experiment: Module of the experiment, as described in `main`.
       command: Parsed command line, from `flags.parse`.
-      exactly: If False, other data may replace missing data. If True, an error is
-        raised instead. In both cases, missing data that the experiment does not need
-        are left out without an error. In the config of the returned run, the field for
-        these data is empty.
+      exactly: Data that the config names may be missing on this machine. If `exactly`
+        is False, the experiment may use other data instead. If `exactly` is True, this
+        is an error. If the experiment can run without the missing data, it leaves them
+        out, whether `exactly` is True or False. In the config of the returned run, the
+        field for the data that were left out is empty.
     Returns:
       The finished run, and whether it was already finished before this call.
     Raises:

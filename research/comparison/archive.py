@@ -122,8 +122,10 @@ class Study(NamedTuple):
 
     A workload is a named optimisation problem.
 
-    Print the study, save it, or draw it with
-    `research.figures.studies.draw_study(study.numbers, study.arrays)`.
+    `print(study)` prints the answer and the first table. `study.save()` saves the study
+    with its figures and a report in a run folder.
+    `research.figures.studies.draw_study(study.numbers, study.arrays)` returns the
+    figures.
 
     Attributes:
       answer: Text that says which rule is better and by how much, or that the study

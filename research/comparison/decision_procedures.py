@@ -25,8 +25,9 @@ class MeasuredRuns(NamedTuple):
       scores: Passes over the data to the target, with a finite penalty for runs that
         missed the target (`penalised_passes`), shape (t, s). Lower is better.
       costs: Passes to the target, inf for a run that did not reach it, shape (t, s).
-      budget: Passes after which a run was stopped. If the runs of two rules differ in
-        length, give both the same budget, so that a missed target costs both the same.
+      budget: Number of passes after which a run was stopped. If the runs of two rules
+        differ in length, give both the same budget, so that a missed target costs both
+        the same.
     """
 
     scores: Float[np.ndarray, "trials seeds"]
@@ -49,7 +50,7 @@ class SimulatedRuns(NamedTuple):
       reported: Scores on the reporting seeds, shape (t, n), with the same penalty.
       costs: The same as `reported`, shape (t, n), but inf for runs that missed the
         target.
-      budget: Passes after which a run was stopped.
+      budget: Number of passes after which a run was stopped.
       trials: Row numbers of these trials in the measured runs, shape (t,). The default
         is an empty array, because the procedures do not use this field.
     """

@@ -33,12 +33,14 @@ class Protocol(NamedTuple):
         is the rule's defaults. Later in the search, the better trials are run on more
         seeds, and new trials around the best ones are added (`tuning.search`).
       passes: Length of every training in passes over the data. A pass over n examples
-        is the computation of n gradients, each of one example. If a step costs g
-        gradients (`Contender.evaluations`), a training has `passes` / g epochs, rounded
-        down. An epoch has n // `batch_size` steps. If `batch_size` does not divide n,
-        each epoch leaves out n mod `batch_size` examples, and the training is shorter
-        than `passes`. For example, 309 examples in batches of 155 give 5.02 instead of
-        10 passes. The costs count only the examples that were used.
+        is the computation of n gradients, each of one example. If a step evaluates the
+        objective or its gradient g times on its batch (`Contender.evaluations`), a
+        training has `passes` / g epochs, rounded down. An epoch has n // `batch_size`
+        steps. If `batch_size` does not divide n, each epoch leaves out n mod
+        `batch_size` examples, and the training is shorter than `passes`. For example,
+        309 examples in batches of 155 give 5.02 instead of 10 passes. The cost of a run
+        is the number of passes until the run reaches the target. This number counts
+        only the examples that were used.
       batch_size: Number of examples in a mini-batch. None means full batch.
         Mini-batches are drawn without replacement, in a new order every epoch.
       seeds: The reporting seeds. They are the same for all rules and searches.

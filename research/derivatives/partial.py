@@ -151,12 +151,14 @@ def total_derivative(
 
     Args:
       f: Function whose first argument is x. Each other argument must be a key of
-        `dependencies` or have a default, which is then used. f returns one array.
+        `dependencies` or have a default. The default is used only if the argument is
+        not a key. f returns one array.
       x: Point of evaluation, a floating array or pytree.
       dependencies: Dict from the name of a variable to the function that computes it.
         The arguments of this function are matched by name: an argument with the name of
         the first argument of f receives x, and an argument with the name of a variable
-        receives this variable. All other arguments must have defaults, which are used.
+        receives this variable, even if the argument has a default. All other arguments
+        must have defaults, which are used.
     Returns:
       The `TotalDerivative`. Each derivative in it has the structure of x. If f returns
       one number, the leaves have the shapes of the leaves of x. If f returns an array

@@ -199,7 +199,7 @@ def softmax_cross_entropy(
       lies outside 0..K-1, or is a class that does not exist.
     Raises:
       TypeError: logits are not floating, label is not an integer, weights are not
-        numbers, or where is not boolean.
+        numbers, or `where` is not boolean.
       ValueError: The shapes are not (K,) and (), a concrete label lies outside 0..K-1
         or is a class that does not exist, or a concrete weight is negative or not
         finite.

@@ -54,7 +54,7 @@ def sequence_cross_entropy(
       is K or larger.
     Raises:
       TypeError: logits are not floating, labels are not integers, weights are not
-        numbers, or where is not boolean.
+        numbers, or `where` is not boolean.
       ValueError: The shapes are not (T, K) and (T,), or a concrete weight is negative
         or not finite.
     References:

@@ -188,11 +188,12 @@ def log_costs(
     """Return the log of each cost, where a missed target costs ten times the budget.
 
     Args:
-      costs: Passes to the target, inf for a run that missed the target, shape (...). A
-        cost above the budget counts as a missed target. A cost below 1e-6 budgets
-        counts as 1e-6 budgets, because the log of the cost 0 is not finite. (A run that
-        starts at the target has the cost 0.)
-      budget: Passes after which a run was stopped.
+      costs: For each run, the number of passes over the data until the run reached its
+        target, or inf if the run missed the target, shape (...). A cost above the
+        budget counts as a missed target. A cost below 1e-6 budgets counts as 1e-6
+        budgets, because the log of the cost 0 is not finite. (A run that starts at the
+        target has the cost 0.)
+      budget: Number of passes after which a run was stopped.
     Returns:
       Log costs, shape (...), finite.
     Raises:
@@ -285,7 +286,7 @@ def expected_running_time(
       costs: Passes over the data to the target for n runs, inf for a run that missed
         the target, shape (..., n). If a cost is NaN or above the budget, the run counts
         as a run that missed the target.
-      budget: Passes after which a run was stopped.
+      budget: Number of passes after which a run was stopped.
     Returns:
       Expected running time in passes, shape (...). inf if no run reached the target.
     Raises:

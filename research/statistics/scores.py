@@ -22,8 +22,8 @@ class Scores(NamedTuple):
       costs: Passes over the data until the target was reached, for each trial and each
         reporting seed, shape (t, n). The cost is inf for a run that did not reach the
         target.
-      budget: Passes after which a run was stopped. A larger cost counts as a run that
-        did not reach the target.
+      budget: Number of passes after which a run was stopped. A larger cost counts as a
+        run that did not reach the target.
     """
 
     tuning: Float[np.ndarray, "trials tuning_seeds"]

@@ -263,15 +263,15 @@ def levenberg_marquardt(
     the radius determines the damping μ >= 0 (Moré). h is computed from a QR
     factorisation of J with √μ D below it. The matrix JᵀJ is not used.
 
-    A trial is a step h that is computed, and then accepted or rejected. Let F = ½ |r|².
-    The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the decrease of F
-    with the decrease that the linearised residuals predict. If ρ > 1e-4, the step is
-    accepted. The state stores ρ as `gain`.
+    Each call of update is one trial: a step h is computed, and then accepted or
+    rejected. Let F = ½ |r|². The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²)
+    compares the decrease of F with the decrease that the linearised residuals predict.
+    If ρ > 1e-4, the step is accepted. The state stores ρ as `gain`.
 
-    The first radius is Δ_0 = η |D x_0|, or η if x_0 = 0. If ρ < 1/4, the next radius is
-    |D h| / 10. If ρ >= 3/4, or if ρ >= 1/4 and μ = 0, the next radius is 2 |D h|.
-    In all other cases, the next radius is |D h| at the first trial, and Δ_t at a later
-    trial.
+    Let η be learning_rate. The first radius is Δ_0 = η |D x_0|, or η if x_0 = 0. If ρ <
+    1/4, the next radius is |D h| / 10. If ρ >= 3/4, or if ρ >= 1/4 and μ = 0, the next
+    radius is 2 |D h|. In all other cases, the next radius is |D h| at the first trial,
+    and Δ_t at a later trial.
 
     If the residuals stay large, the rule described so far would take many small steps,
     because JᵀJ lacks the term Σ r_i ∇²r_i of the Hessian of F. Each trial therefore

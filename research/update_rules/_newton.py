@@ -82,6 +82,8 @@ def newton(
     rounding error of f is accepted. η = 1 tries the full step p_t first. If none of the
     first max_evaluations step sizes satisfies the condition, the update is 0.
 
+    The argument value_fn of update is the function from params to f. The rule calls
+    value_fn(params), so value_fn need not have the argument `indices` of the example.
     The Hessian is `jax.hessian` of value_fn over all params as one vector. For n
     params, a step takes about n³ operations, and the Hessian needs memory for n²
     numbers. Near a minimum with a positive definite Hessian and with η = 1, each step

@@ -65,8 +65,10 @@ def verification_table(
 ) -> list[Cell]:
     """Compare update rules with their formulas, with optax and with recorded results.
 
-    A comparison runs a rule on a problem, and measures the largest deviation of its
-    trajectory from the reference.
+    Each comparison runs a rule on a problem, and compares the trajectory of the rule
+    with a reference trajectory. The reference comes from the formula of the rule, from
+    optax, or from a recorded result. Each comparison gives one `Cell`, whose field
+    `deviation` has the largest deviation from the reference.
 
     Args:
       rules: Names in UPDATE_RULES. None means all.
