@@ -26,6 +26,7 @@ PARTS = (
     "matrix_rules",
     "minimising",
     "networks",
+    "first_steps",
     "derivatives",
     "gradbench",
     "startup",
@@ -122,6 +123,7 @@ def main(words: list[str] | None = None) -> None:
     from benchmarks import (
         clock,
         derivatives,
+        first_steps,
         gradbench,
         matrix_rules,
         minimising,
@@ -158,6 +160,7 @@ def main(words: list[str] | None = None) -> None:
         "matrix_rules": matrix_rules,
         "minimising": minimising,
         "networks": networks,
+        "first_steps": first_steps,
         "derivatives": derivatives,
     }
     sections = [

@@ -23,7 +23,7 @@ HEADS = 4
 class MLP(nn.Module):
     """Dense layers with relu between them."""
 
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...] = (256, 256, 10)
 
     @nn.compact
     def __call__(self, x: jax.Array):
@@ -160,20 +160,29 @@ def transformer_params(params: Any) -> Any:
     }
 
 
+def module_of(name: str) -> nn.Module:
+    """Return the Linen module of a network."""
+    if name in GATES:
+        return Recurrent(name)
+    return {"transformer": Transformer, "cnn": CNN, "mlp": MLP}[name]()
+
+
 def twin(job: Job) -> tuple[nn.Module, Any]:
     """Return the Linen module of a job, and our params in its layout."""
     if job.name in GATES:
-        return Recurrent(job.name), recurrent_params(job.params, job.name)
-    if job.name == "transformer":
-        return Transformer(), transformer_params(job.params)
-    layers = {name: dense(layer) for name, layer in job.params.items()}
-    return (MLP((256, 256, 10)) if job.name == "mlp" else CNN()), layers
+        params = recurrent_params(job.params, job.name)
+    elif job.name == "transformer":
+        params = transformer_params(job.params)
+    else:
+        params = {name: dense(layer) for name, layer in job.params.items()}
+    return module_of(job.name), params
 
 
-def python_loop(job: Job) -> Contender:
-    """Build the jitted step of a Flax tutorial, over batches already on the device."""
-    module, params = twin(job)
-    adam = optax.adam(RATE)
+def make_step(module: nn.Module, rule: optax.GradientTransformation) -> Callable:
+    """Return the jitted step of a Flax tutorial.
+
+    It is a function (params, state, x, y) -> (params, state, loss).
+    """
 
     @jax.jit
     def step(params: Any, state: Any, x: jax.Array, y: jax.Array):
@@ -182,9 +191,17 @@ def python_loop(job: Job) -> Contender:
             return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
         value, gradient = jax.value_and_grad(loss)(params)
-        updates, state = adam.update(gradient, state, params)
+        updates, state = rule.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, value
 
+    return step
+
+
+def python_loop(job: Job) -> Contender:
+    """Build the step of a Flax tutorial, over batches already on the device."""
+    module, params = twin(job)
+    adam = optax.adam(RATE)
+    step = make_step(module, adam)
     batches = jax.device_put(job.batches)
     train = _loop(step, params, adam.init(params), batches)
     return Contender("Flax and optax, Python loop", train, seconds_of(lambda: train(1)))

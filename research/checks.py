@@ -73,9 +73,10 @@ def check_leaves_not_deleted(name: str, tree: Any) -> None:
 def refuse_traced(caller: str, **values: Any) -> None:
     """Raise TypeError if an argument is traced, or holds a traced value.
 
-    A function that needs the values of its arguments calls this check. Under `jax.jit`,
-    `jax.vmap` or `jax.grad`, its arguments are traced: they are tracers, which have no
-    values. The check also searches lists, tuples and dicts for tracers.
+    A function that needs the values of its arguments calls this check. If such a
+    function is called under `jax.jit`, `jax.vmap` or `jax.grad`, its arguments may be
+    tracers, which have no values. Such arguments are called traced. The check also
+    searches lists, tuples and dicts for tracers.
 
     Args:
       caller: Name of the function that calls this check, for the message.

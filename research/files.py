@@ -218,7 +218,7 @@ def json_bytes(value: Any, where: str = "value", indent: int | None = 1) -> byte
 
 
 def read_json(data: bytes) -> Any:
-    """Return the value that `json_bytes` has written as JSON.
+    """Return the value from the bytes that `json_bytes` has written.
 
     Tuples come back as lists, and dataclasses as dicts.
 

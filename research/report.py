@@ -390,9 +390,9 @@ def sortable(table: runs.Table) -> Sortable:
 def cell(value: str | int | float | None, text: str) -> Cell:
     """Return the `Cell` for one entry of a sortable table.
 
-    The table shows `text`. If `value` is a number, the entry is sorted by `value`.
-    Otherwise the entry is sorted by `text`. None and NaN count as missing, and missing
-    values are always sorted to the end.
+    The table shows `text`. If `value` is a number, the entry is sorted by `value`. If
+    `value` is a string or a bool, the entry is sorted by `text`. If `value` is None or
+    NaN, it counts as missing. Missing values are always sorted to the end.
     """
     checks.check_text("text", text)
     if value is not None and not isinstance(value, VALUE):

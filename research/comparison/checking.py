@@ -211,8 +211,9 @@ def check_contender(
     Raises:
       RuleError: The rule raised an error when its step was traced, or when the rule was
         made with the low ends or with the high ends of its ranges.
-      NoRuleError: The contender is not an update rule, or its step changes the
-        structure, a shape or a dtype of the updates or of the state.
+      NoRuleError: `contender.make_rule` does not return an update rule, or a step of
+        the rule changes the structure, a shape or a dtype of the updates or of the
+        state.
       ValueError: A step of the rule evaluates the objective, and the cost of a step was
         not stated (see `Contender.evaluations` and `Contender.stated`).
     Example:

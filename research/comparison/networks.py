@@ -72,10 +72,10 @@ class NetworkStudy(NamedTuple):
     """A finished comparison of update rules on neural networks.
 
     Attributes:
-      answer: Text that says which rule reaches the lower validation loss. The text also
-        gives the number of steps of a rule, divided by the number of steps with which
-        the baseline reaches the final loss of this rule. The baseline is the rule with
-        which the others are compared.
+      answer: Text that compares each rule with one rule, the baseline. The text says
+        which of the two reaches the lower validation loss. If the steps of the two can
+        be compared, the text also gives a ratio: the number of steps of the rule,
+        divided by the number of steps that the baseline needs to reach the same loss.
       tables: Tables of the study.
       arrays: Dict from names to the arrays from which the figures are made.
       numbers: Dict from names to values that JSON can store. The tables and figures are
@@ -365,7 +365,9 @@ def compute_network_share(
     `compare_networks` finds them.
 
     Args:
-      rules, networks, arguments: As for `compare_networks`, but without `on_progress`.
+      rules, networks, arguments: The arguments of `compare_networks`, except
+        `on_progress`. They must be the same in all processes and in the call of
+        `compare_networks` that uses the measurements.
       part: Index of this share, from 0 to parts - 1.
       parts: Number of processes that share the work.
       checkpoints: Storage that all processes and `compare_networks` use.

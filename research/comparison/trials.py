@@ -348,13 +348,13 @@ def train_trials(
       values: Dict from the name of each hyper-parameter to its values in the trials,
         shape (count,).
       count: Number of trials.
-      on_chunk: Function that is called with the progress of the runs after each chunk
+      on_chunk: Function that is called with a `descent.SweepProgress` after each chunk
         of epochs, or None.
       checkpoints: Storage for unfinished runs. By default nothing is stored.
     Returns:
-      The `Outcomes` (costs and relative gaps of each trial on each seed), and the
-      number of passes over the data before each of the k evaluations of the objective,
-      shape (k,).
+      The `Outcomes` (costs and relative gaps of each trial on each seed), and an array
+      of shape (k,). A run evaluates the objective k times. The array has the number of
+      passes over the data before each evaluation.
     Raises:
       ValueError, TypeError: An argument is wrong, an array of `values` does not have
         `count` entries, or the optimum of the workload is not known.

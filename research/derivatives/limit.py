@@ -190,7 +190,8 @@ def limit_table(
       TypeError: x or a step is not a real number, or dtype is not a dtype. Or f returns
         a floating or complex dtype other than the dtype of its argument. Or the scheme
         is "complex" and f does not return one complex number.
-      NotScalarError: f does not return a single number.
+      NotScalarError: f does not return a single number, and the scheme is not
+        "complex".
       ValueError: scheme is unknown, dtype is neither float64 nor float32, x is not
         finite, or a step is not positive and finite.
     References:

@@ -101,7 +101,8 @@ def run(
     differently, because XLA unrolls it.
 
     Args:
-      step: The function step that `research.descent.build` returned.
+      step: The function step that `research.descent.build` returned. It contains the
+        objective, the rule and the dataset that `build` received.
       state: The initial state, from the function init that
         `research.descent.build` returned. To continue a training, pass the last state
         that the previous call returned.

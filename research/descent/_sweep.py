@@ -57,8 +57,8 @@ class SweepResult(NamedTuple):
         shape (k,). One pass stands for n gradients of single examples, where n is the
         number of training examples. The first evaluation is at the initial point. In
         epoch 0, there is an evaluation after each of the steps that `evaluation_points`
-        returns; the last of them is the end of epoch 0. Then there is an evaluation at
-        the end of each later epoch.
+        returns. The last of these steps is the last step of epoch 0. In each later
+        epoch, there is one evaluation, at the end of the epoch.
       values: The objective at each evaluation, shape (m, k). It is computed on the part
         of the data that the argument `evaluate_on` of `compile_sweep` names first (by
         default the training data). Column 0 is the initial point.

@@ -46,14 +46,16 @@ class SweepProgram(NamedTuple):
     """The compiled program that all runs of a sweep share.
 
     A run is one training. The runs differ in their seeds and hyper-parameters, which
-    are arguments of the program. The program consists of three functions: `begin`,
-    `orders` and `advance`. Their arguments and results are:
+    are arguments of the program. The program consists of three functions for each
+    device: `begin`, `orders` and `advance`. The fields with these names and the field
+    `data` are tuples with one entry for each device, in the order of `devices`. The
+    arguments and results of the functions are:
 
-    - runs: dict from "seed" and each name in `hyperparameters` to an array with one
-      value for each run;
+    - runs: dict with the key "seed" and the names in `hyperparameters` as keys. Each
+      value is an array of length `width`, with one entry for each run;
     - data: dict from the name of a part of the workload to its data;
     - states: the params and the state of the rule of each run;
-    - epochs: array with the numbers of some epochs;
+    - epochs: array with the numbers of `chunk` successive epochs, counted from 0;
     - orders: indices of the examples in the batches of these epochs, as the sampler
       draws them, or None. The function `orders` returns this value;
     - info: the measurements of these epochs.

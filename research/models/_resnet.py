@@ -47,8 +47,8 @@ def resnet(
     C_1 and C_2 are convolutions of 3 x 3. The shortcut s(x) is x, if x has the size and
     the number of channels of y. Otherwise s(x) is C_3(a), with a 1 x 1 convolution C_3.
     In each stage after the first, the first block has stride 2, in C_1 and in the
-    shortcut. After the last block with the output x, the network computes φ(GN(x)),
-    then the mean over all pixels, and then a dense layer.
+    shortcut. Let z be the output of the last block. The network computes φ(GN(z)),
+    takes the mean over all pixels, and applies a dense layer to this mean.
 
     All convolutions use `standardise_weights` and have no bias. Standardised weights
     and group normalisation together replace batch normalisation. They do not need the

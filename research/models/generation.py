@@ -39,10 +39,10 @@ def generate(
     largest logits. The model reads only the last `context` tokens, so the beginning of
     a longer prompt has no effect.
 
-    The token with the index i = 0, 1, ... is drawn with the key fold_in(key, i).
-    Therefore, a larger num_tokens only adds tokens at the end. JAX does not compile the
-    sampling again for another length T of the prompt, other values of params, or
-    another temperature.
+    The sampled tokens are counted from i = 0. Token i is drawn with the key
+    `jax.random.fold_in(key, i)`. Therefore, a larger num_tokens only adds tokens at the
+    end. JAX does not compile the sampling again for another length T of the prompt,
+    other values of params, or another temperature.
 
     Args:
       model: Model that maps integers (..., T) to logits (..., T, V), where V is the

@@ -262,15 +262,15 @@ def append_metrics(run: Run, **values: Any) -> None:
 
 
 def finish(run: Run, result: Result, **facts: Any) -> Run:
-    """Save the result of a run and release the folder's lock.
+    """Save the result of a run and release the lock of the run folder.
 
     The function first writes the trained models to the folder `models`. Each model
-    becomes a .safetensors file. The metrics of its steps become a .csv file if they are
-    known. The function then writes arrays.npz, result.json and, as the last file, the
-    manifest. The manifest contains the digests of arrays.npz and result.json, and the
-    status "finished". If the function is interrupted before it has written the
-    manifest, the run remains unfinished, and no file is incomplete. Checkpoints are
-    deleted at the end.
+    becomes a .safetensors file. If the metrics of the model's training steps are known,
+    they are written to a .csv file. The function then writes arrays.npz, result.json
+    and, as the last file, the manifest. The manifest contains the digests of arrays.npz
+    and result.json, and the status "finished". If the function is interrupted before it
+    has written the manifest, the run remains unfinished, and no file is incomplete.
+    Checkpoints are deleted at the end.
 
     Args:
       run: An open run.

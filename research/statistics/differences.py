@@ -44,16 +44,16 @@ class Difference(NamedTuple):
       more_seeds: Number of additional reporting seeds that the study needs to detect a
         difference of 10 % between the costs of the chosen trials with probability 0.8
         (power). A difference is detected if the interval of the ratio excludes 1. The
-        number is 0 if the study has enough seeds. The number is -1 if more reporting
-        seeds cannot suffice, because the choice of the trials on the tuning seeds alone
-        makes the ratio too uncertain. Then use more tuning seeds. The number is also -1
-        if a rule did not reach the target in the study, or if only one of the two rules
-        reached the target in a bootstrap replicate (a resample of the seeds). The
-        number is estimated from the variance in the study. With 20 seeds, the standard
-        error of this variance is a third of the variance. If other tuning seeds might
-        choose another trial, a positive number is often too small. In simulations of
-        this case, studies with this number of additional seeds had the power 0.6
-        instead of 0.8.
+        number is 0 if the study has enough seeds. The number is -1 if no number of
+        reporting seeds suffices. In this case, the choice of the trials makes the ratio
+        too uncertain, and more tuning seeds are needed. The number is also -1 if a rule
+        did not reach the target in the study, or if only one of the two rules reached
+        the target in a bootstrap replicate (a resample of the seeds). The number is
+        estimated from the variance in the study. With 20 seeds, the standard error of
+        this variance is a third of the variance. If other tuning seeds might choose
+        another trial, a positive number is often too small. In simulations of this
+        case, studies with this number of additional seeds had the power 0.6 instead of
+        0.8.
     """
 
     ratio: float

@@ -73,8 +73,8 @@ class Regime(NamedTuple):
 def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
     """Return regimes for which theory predicts how close descent comes to the minimum.
 
-    A regime is a way to draw batches, with a constant or a decaying learning rate.
-    There are four regimes:
+    A regime is a way to draw batches, with a constant or a decaying learning rate. The
+    result is a tuple of four `Regime`, in this order:
 
     - the full batch;
     - mini-batches of `batch_size` examples;
@@ -83,9 +83,9 @@ def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
 
     Mini-batches and single examples are drawn with replacement. Let f be the objective
     and f* its minimum. For gradient descent with a small constant learning rate η on
-    such batches, f - f* levels off at approximately η tr(C) / (4b). Here b is the
-    number of examples in a batch, and C is the covariance matrix of the gradients of
-    single examples at the minimum.
+    mini-batches or single examples, f - f* levels off at approximately η tr(C) / (4b).
+    Here b is the number of examples in a batch, and C is the covariance matrix of the
+    gradients of single examples at the minimum.
 
     Example:
       >>> [regime.name for regime in theory_regimes(32)][1:3]

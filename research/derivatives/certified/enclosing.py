@@ -122,10 +122,9 @@ def derivative_enclosure(
     order is a number. If low has axes, order 1 is the gradient and order 2 the Hessian.
     If `smooth` is True in the result, the derivative exists everywhere in the box.
 
-    JAX differentiates f by its own derivative rules. If f uses `stop_gradient`, a
-    derivative rule of the user (`jax.custom_jvp`, `jax.custom_vjp`) or an iterative
-    linear solver, the result of JAX might not be the derivative of f. An error is then
-    raised.
+    JAX differentiates f. If f uses `stop_gradient`, a derivative rule of the user
+    (`jax.custom_jvp`, `jax.custom_vjp`) or an iterative linear solver, an error is
+    raised, because the result of JAX might not be the derivative of f.
 
     Args:
       f: Function of one array of floats that returns one number.

@@ -149,9 +149,9 @@ class Roots(NamedTuple):
     """Proved roots of a system of equations in a box.
 
     Attributes:
-      low, high: Ends of the boxes of the roots, shape (roots, n). Each of these boxes
-        contains exactly one root.
-      undecided: Boxes that may contain further roots.
+      low, high: Lower and upper ends of the boxes of the roots, shape (roots, n) for n
+        unknowns. Each of these boxes contains exactly one root.
+      undecided: Tuple with one `Undecided` for each box that may contain further roots.
       complete: True if `undecided` is empty. The result then has all roots in the box
         that was searched.
       boxes: Number of boxes that were examined during the search.
@@ -823,18 +823,20 @@ def curvature_bound(
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: Relative tolerance of the bounds, a positive number. The largest
-        eigenvalue over the box lies between λ, the field `reached` of the result, and
-        `high`. The smallest eigenvalue over the box lies between `low` and a number μ,
-        which is not part of the result. The search for `high` and λ comes first. It
-        stops when high - λ is at most tolerance · |λ|. The search for `low` and μ comes
-        second. It stops when μ - low is at most tolerance · max(|λ|, |μ|), so a μ near
-        0 does not prolong this search.
+      tolerance: Relative tolerance of the bounds, a positive number. There are two
+        searches. The first search is for `high` and λ, where λ is the field `reached`
+        of the result. The largest eigenvalue over the box lies in [λ, high]. This
+        search stops when high - λ is at most tolerance · |λ|. The second search is for
+        `low` and a number μ, which is not part of the result. The smallest eigenvalue
+        over the box lies in [low, μ]. This search stops when μ - low is at most
+        tolerance · max(|λ|, |μ|), so a μ near 0 does not prolong this search.
       most_boxes: Number of boxes after which the two searches stop. Each search gets
         half of these boxes. If a search stops for this reason, the bounds are valid but
         farther apart.
-      seconds: Time after which the search stops, as in `certified_roots`. The search
-        for `high` gets half of this time, and the search for `low` gets the rest.
+      seconds: Time after which the two searches stop, as in `certified_roots`. If the
+        time is over before the tolerance is reached, the bounds are valid but farther
+        apart. The search for `high` gets half of this time, and the search for `low`
+        gets the rest.
     Returns:
       A `CurvatureBound`. Its bounds are infinite if f may be undefined or not smooth
       somewhere in the box.

@@ -41,14 +41,16 @@ class Probe(NamedTuple):
       floor: Tolerance of the comparison: a rate counts as wrong if its distance from
         `differences` is larger. The tolerance is five times the error estimate of
         `differences` plus ten times the rounding error.
-      scale: Number by which errors along v are divided to make them relative. It is the
-        root mean square of the rate over random directions, or |differences| if f has
-        no reverse mode. If this number is not larger than its rounding error, the
-        gradient counts as 0. `scale` is then the change of f over a step of the length
-        of x. If f hardly changes over this step, `scale` is the size of f.
+      scale: Number by which errors along v are divided to make them relative. Usually,
+        `scale` is the root mean square of the rate over random directions, or
+        |differences| if f has no reverse mode. If this number is not larger than its
+        rounding error, the gradient counts as 0. In this case, `scale` is the
+        difference of the largest and the smallest value of f at sampled points from x -
+        v to x + v. If f hardly changes there, `scale` is the size of f.
       taylor_slope: Order p of the Taylor remainder |f(x + h v) - f(x) - h rate| ≈ C h^p
-        at small steps h. It is about 2 for a correct derivative and 1 for a wrong one.
-        NaN if the remainder is not visible above the rounding error.
+        at small steps h. The rate is `reverse`, or `forward` if `reverse` is not
+        finite. The order is about 2 for a correct derivative and 1 for a wrong one. NaN
+        if the remainder is not visible above the rounding error.
       jump: Difference `right` - `left` of the slopes at a kink, and 0 if there is no
         kink.
       left, right: Slopes of f along v for h < 0 and for h > 0. If `is_nearby` is True,
@@ -159,8 +161,10 @@ class CheckReport(NamedTuple):
     - If x has several leaves: an error that is 0 outside one leaf. There is one such
       kind for each leaf.
 
-    If the gradient is 0, an error is divided by the change of f over a step of the
-    length of x. If rounding hides this change, an error is divided by the size of f.
+    If the gradient is 0, an error cannot be divided by the norm of the gradient.
+    Instead, the error along a direction v is divided by the change of f between x - v
+    and x + v, where v is about as long as x. If rounding hides this change, the error
+    along v is divided by the size of f.
 
     Attributes:
       verdict: "right", "wrong", "kink" (f has no derivative at x), "unresolved" (the

@@ -176,12 +176,13 @@ def cost_ratio(
     *args: Any,
     seconds: float = 0.2,
 ) -> CostRatio:
-    """Compute the cost of transform(f) relative to that of f, for the same arguments.
+    """Compare the cost of transform(f) with the cost of f, for the same arguments.
 
     In theory, a gradient in reverse mode takes at most 4 times as many operations as f
     (Baur & Strassen, 1983). The theory assumes that the derivative of each single
-    operation is cheap. If `flops` of the result exceeds 4 for `jax.grad`, the
-    derivative of some operation in f is more expensive.
+    operation is cheap. The field `flops` of the result is the ratio of the numbers of
+    operations. If this ratio exceeds 4 for `jax.grad`, the derivative of some operation
+    in f costs more than the theory assumes.
 
     Args:
       transform: Function from f to a function of the same arguments, such as

@@ -185,9 +185,9 @@ def finite_difference(
     The verdict is "kink" if the left and the right derivative of an order from 1 to
     `order` clearly differ. If they differ by only a little more than their error
     bounds, the verdict is "unresolved". The verdict is also "unresolved" if f jumps by
-    far more than rounding errors and has another slope between the jumps, as
-    sin(x) + floor(1000 x), or if f seems to oscillate at all distances, as
-    x² sin(1 / x) at 0 with order 2.
+    far more than rounding errors and the slope between the jumps differs from the mean
+    slope over many jumps, as for sin(x) + floor(1000 x). The same holds if f seems to
+    oscillate at all distances, as x² sin(1 / x) at 0 with order 2.
 
     The problems `research.derivatives.problems.HELD_OUT` have 66 points with a
     derivative. At all of them the error was within the bound, and the median ratio of
@@ -200,9 +200,10 @@ def finite_difference(
     answer is wrong if the verdict is "ok" and the error exceeds the bound. If there is
     no derivative, half the difference between the left and the right derivative counts
     as the error. Each column belongs to one order of the derivative. In the class
-    "terms cancel", the noise of f exceeds ε |f|. In the class "few digits", f is
-    rounded to a grid or to float32. In the class "far from 0", x is up to 3e13 times as
-    large as the unit of length of f.
+    "terms cancel", the noise of f exceeds ε |f|, where ε is the relative spacing of the
+    floats that f returns. In the class "few digits", f is rounded to a grid or to
+    float32. In the class "far from 0", x is up to 3e13 times as large as the unit of
+    length of f.
 
         order              1      2      3      4
         smooth           0      0      0.05   0.35
@@ -233,11 +234,11 @@ def finite_difference(
       example is sin(1.73 x) + exp(x / 1000) + 1e-11 max(x, 0)² at 0. The left and the
       right second derivative differ by 2e-11, but the verdict is "ok" with the bound
       1e-15.
-    - Whether jumps of f are rounding errors. Jumps of less than 2^31 rounding errors of
-      f, at x or at the largest steps, count as rounding, for example to float32. The
-      result is then the mean slope over many jumps. An example is
-      sin(x) + 1e-6 floor(1e5 x) at 2.0007: the answer is "ok" with -0.317, but between
-      the jumps the slope is -0.417.
+    - Whether jumps of f are rounding errors. The jumps count as rounding, for example
+      to float32, if they are below 2^31 rounding errors of f, either at the step of the
+      result or at the largest steps. The result is then the mean slope over many jumps.
+      An example is sin(x) + 1e-6 floor(1e5 x) at 2.0007: the answer is "ok" with
+      -0.317, but between the jumps the slope is -0.417.
     - Whether f is constant around x only because it is rounded. If f is constant up to
       a distance of at least max(|x|, 1) / 5, it usually counts as a constant function,
       with the derivative 0. It counts as rounded only if it has at least three nearly
@@ -268,8 +269,8 @@ def finite_difference(
       exp(t) - 0.002 d + 0.0859 d² at t = 0.5, where d = max(t - 0.50000077, 0).
     - Whether f changes from one formula to another beside x, if the two formulas differ
       by little, such as 1e-8. The answer may be wrong at orders 2 to 4.
-    - A wave of less than about 1,000 rounding errors of f, at orders 2 to 4. An example
-      is the third derivative of sin(t) + 4e-14 sin(1190 t) at 1.788.
+    - A wave that is lower than about 1,000 rounding errors of f, at orders 2 to 4. An
+      example is the third derivative of sin(t) + 4e-14 sin(1190 t) at 1.788.
     - An oscillation between the points.
     - Far from 0, a wave that is added to another term, if the wave is lower than about
       30 rounding errors of f, or if a period has fewer than about 100 floats. An
