@@ -173,8 +173,10 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
     from disk gives exactly the same results as a newly compiled program. If the file of
     a program is damaged, a warning says so, and the program is compiled again.
 
-    `import research` does not call this function. Experiments and the command `descent`
-    call this function after `configure`.
+    Call this function after `configure`, because `configure` sets the flags of XLA and
+    the size of the thread pool. Call it before the first compilation, because programs
+    that were compiled earlier are not kept. Experiments and the command `descent` call
+    this function, but `import research` does not.
 
     Args:
       folder: Parent of the folders of all combinations. None means the folder that the

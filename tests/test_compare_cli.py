@@ -136,6 +136,10 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
             ["--rule", "rmspop", "adam"],
             "Unknown rule 'rmspop'. Did you mean rmsprop?",
         ),
+        (
+            ["--rule", "sgd", "adam"],
+            "Unknown rule 'sgd'. Did you mean gradient_descent?",
+        ),
         (["--rule", "adam", "adam"], "give each rule once"),
         (
             ["--rule", "adam", "rmsprop", "--space", "adam.learning_rate=0..1"],

@@ -490,3 +490,30 @@ def test_complex_params_are_refused_also_by_a_step_whose_init_never_saw_them():
     step = descent.build(lambda z, batch: jnp.abs(z) ** 2, rule, None).step
     with pytest.raises(TypeError, match=r"complex.*conjugate of jax\.grad"):
         step(descent.State(params, rule.init(params)), descent.BatchIndices(None))
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda q: jnp.array(3), r"evaluate is .*, not a floating scalar\. Convert"),
+        (lambda q: {"all": q.sum() > 0}, r"evaluate\['all'\] is .*, not a floating"),
+        (lambda q: "low", "evaluate is 'low', not a floating scalar"),
+        (lambda q: q, r"evaluate has the shape \(3,\), but must have the shape \(\)"),
+    ],
+)
+def test_results_of_evaluate_that_are_no_floating_scalars_are_named(
+    data, result, message
+):
+    sampler = samplers.minibatch(20, 2)
+    arguments = (least_squares, optax.sgd(0.1), data, sampler, jnp.ones(3))
+    with pytest.raises(TypeError, match=message):
+        train(*arguments, jnp.arange(2), evaluate=result)
+
+
+def test_evaluate_may_return_a_number_of_python(data):
+    sampler = samplers.minibatch(20, 2)
+    arguments = (least_squares, optax.sgd(0.1), data, sampler, jnp.ones(3))
+    _, info = train(*arguments, jnp.arange(2), evaluate=lambda q: 1.5)
+    found = np.asarray(info.evaluations)
+    assert found[:, -1].tolist() == [1.5, 1.5]
+    assert np.isnan(found[1, :-1]).all()

@@ -54,7 +54,7 @@ def find(word: str) -> Named:
       Traceback (most recent call last):
       ValueError: Unknown rule optax.addam. Did you mean optax.adam?
     """
-    from research.update_rules import UPDATE_RULES
+    from research.update_rules import ALIASES, UPDATE_RULES
     from research.verification.rule_under_test import is_made
 
     if ".py" in word:
@@ -71,7 +71,11 @@ def find(word: str) -> Named:
         rule = UPDATE_RULES[word]
     else:
         known = [*UPDATE_RULES, *(f"optax.{name}" for name in _rules_of("optax"))]
-        close = nearest(word, known)
+        close = (
+            f"Did you mean {ALIASES[word]}?"
+            if word in ALIASES
+            else nearest(word, known)
+        )
         hint = (
             close
             if close.startswith("Did")

@@ -15,6 +15,7 @@ from research.checks import (
     check_key,
     check_leaves_not_deleted,
     check_numbers,
+    shown,
 )
 from research.descent._step import HOW_TO_BEGIN, BatchIndices, Info, State
 from research.samplers import check_form, check_sampler
@@ -38,17 +39,18 @@ class EpochInfo(NamedTuple):
       learning_rate: Learning rate of the last step, shape (). NaN if the rule's state
         holds no learning rate, or more than one.
       gradient_norm: Root mean square, over the steps, of the gradient's Euclidean norm,
-        shape (). None if a sweep does not record it.
+        shape (). None if the EpochInfo comes from `sweep`, and `compile_sweep` was
+        called with gradient_norms=False.
       update_norm: Root mean square, over the steps, of the update's Euclidean norm,
         shape ().
-      first_bad_step: Index of the first step whose loss or update is not finite, int32,
-        shape (). The steps of each epoch are counted from 0. -1 if there is no such
-        step.
+      first_bad_step: Index of the first step whose loss or update is not finite, or -1
+        if all losses and updates are finite, int32, shape (). The first step of each
+        epoch has the index 0.
       evaluations: Results of the argument `evaluate` of `run`, a pytree. None without
-        this argument. The first axis of each leaf is over the few steps that the
-        function `evaluation_points` returns. In epoch 0, entry i is the result after
-        the i-th of these steps. In any other epoch, the last entry is the result at the
-        end of the epoch, and the other entries are NaN.
+        this argument. The first axis of each leaf has one entry for each step number
+        that the function `evaluation_points` returns. In epoch 0, each entry is the
+        result after the step with this number. In any other epoch, the last entry is
+        the result at the end of the epoch, and the other entries are NaN.
       steps: Results of the argument `observe` of `run` after each step, a pytree. The
         first axis of each leaf is over the steps of the epoch. None without this
         argument.
@@ -124,7 +126,8 @@ def run(
       The last state, and an EpochInfo whose leaves have a leading axis over the epochs.
     Raises:
       TypeError: An argument has the wrong type. For example, epochs is not an array of
-        integers of rank one, or the sampler is not a Sampler.
+        integers of rank one, the sampler is not a Sampler, or a result of `evaluate` is
+        not a floating scalar.
       ValueError: The sampler is made for a different number of examples than the
         dataset has (`samplers.check_sampler`). If the sampler does not state this
         number, only the indices that it draws from a fixed key are checked. If this
@@ -186,7 +189,7 @@ def scan_epochs(
     points = evaluation_points(sampler.num_batches)
     plain, closely = _epochs(
         _observed(step, observe),
-        evaluate or (lambda params: None),
+        _floating(evaluate) if evaluate else (lambda params: None),
         sampler.num_batches,
         points,
     )
@@ -274,6 +277,39 @@ def _observed(
         return state, (info, None if observe is None else observe(state, info))
 
     return observed
+
+
+def _floating(evaluate: Callable[[Params], Any]) -> Callable[[Params], Any]:
+    """Return `evaluate` with a check that its results are floating scalars.
+
+    Where nothing is evaluated, the results are NaN, which integers do not have.
+    """
+
+    def checked(params: Params):
+        results = evaluate(params)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(results):
+            if type(leaf) is not float and not (
+                hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+            ):
+                raise TypeError(
+                    f"{_result(path)} is {shown(leaf)}, not a floating scalar. Convert "
+                    "a count or a flag in evaluate: jnp.asarray(count, float)."
+                )
+            if jnp.shape(leaf) != ():
+                raise TypeError(
+                    f"{_result(path)} has the shape {jnp.shape(leaf)}, but must have "
+                    "the shape (). Return one number, such as the mean, or a dict of "
+                    "numbers."
+                )
+        return jax.tree.map(
+            lambda leaf: leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf), results
+        )
+
+    return checked
+
+
+def _result(path: Any) -> str:
+    return f"the result of evaluate{jax.tree_util.keystr(path)}"
 
 
 def _epochs(

@@ -326,9 +326,11 @@ def random_shift(pixels: int) -> Augmentation:
 def random_crop(padding: int) -> Augmentation:
     """Build an augmentation that cuts a random window from each padded image.
 
-    The window has the size of the image. The padding mirrors the image at its outermost
-    pixels, without repeating these pixels, as jnp.pad does with mode="reflect". In the
-    example, the rows 1, 2, 3 are padded to 2, 1, 2, 3, 2.
+    The augmentation takes images of shape (..., H, W, C), and returns images of the
+    same shape and dtype. It draws an independent window for each image. The window has
+    the size of the image. The padding mirrors the image at its outermost pixels,
+    without repeating these pixels, as jnp.pad does with mode="reflect". In the example,
+    the rows 1, 2, 3 are padded to 2, 1, 2, 3, 2.
 
     Args:
       padding: Number of pixels of padding on each side, smaller than the height and the

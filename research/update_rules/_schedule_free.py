@@ -290,7 +290,9 @@ def _rate(learning_rate: Scalar | Schedule, warmup_steps: Integer):
     """
     check_number("warmup_steps", warmup_steps, integer=True)
     traced = isinstance(warmup_steps, Tracer)
-    warms_up = traced or int(warmup_steps) > 0
+    # An array may be traced later, as in optax.inject_hyperparams. The state must then
+    # have the same structure, with a count.
+    warms_up = traced or isinstance(warmup_steps, jax.Array) or int(warmup_steps) > 0
     length = (
         jnp.maximum(warmup_steps, 1) if traced else float(max(int(warmup_steps), 1))
     )  # A float, because int32 overflows at 2^31.

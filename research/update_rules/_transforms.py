@@ -352,8 +352,8 @@ def evaluation_params(state: optax.OptState, params: Params) -> Params:
     `evaluation_params` in its state, and this field is returned. If the state has no
     such field, `params` is returned. If one averaging rule wraps another, the field of
     the outer rule is returned. If different rules move different parts of the params
-    (optax.masked, optax.partition), each part is taken from the field of its rule. If
-    its rule has no such field, the part is taken from `params`.
+    (optax.masked, optax.partition), each part is taken from the field of the rule that
+    moves this part. If this rule has no such field, the part is taken from `params`.
 
     Args:
       state: State of any rule of this library or of optax.

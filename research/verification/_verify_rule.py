@@ -159,8 +159,9 @@ def verify_rule(
         reference is a dict.
       learning_rate: Learning rate for the constructors of rule and reference, the same
         on every problem. The rate must be positive, because with the rate 0 many
-        different rules do not move. None means that each problem has its own rate. The
-        rate of a gradient transformation cannot be read from the transformation. If
+        different rules do not move. None means that each problem has its own rate. If
+        the reference is a dict, the recorded rates are used instead of learning_rate.
+        The rate of a gradient transformation cannot be read from the transformation. If
         only one of `rule` and `reference` is a gradient transformation, pass the rate
         with which this transformation was made. The constructor or formula of the other
         argument then uses the same rate.
@@ -183,8 +184,9 @@ def verify_rule(
       RuleError: The rule itself raised an exception, which the message contains. A
         RuleError is a ValueError.
       ValueError: The name of a rule is unknown, a rate is missing, dtype is neither
-        float64 nor float32, float64 is off, or no problem can be used. Or a recorded
-        trajectory is missing, or has another number of steps than that of the rule.
+        float64 nor float32, float64 is off, or no problem can be used. Or the reference
+        is a dict, and the recorded trajectory on a problem is missing, or has another
+        number of steps or of entries than the rule's trajectory.
       TypeError: problems contains something other than Problems, dtype is not a dtype,
         or a recorded trajectory is not a pair of a rate and a Walk.
     Example:

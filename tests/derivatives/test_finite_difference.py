@@ -1873,3 +1873,18 @@ def test_curve_that_saturates_at_small_steps_is_found():
         found = finite_difference(lambda t: 1 + t / (t + 1e-3), x)
         assert found.verdict == "ok"
         assert abs(found.value - 1e-3 / (x + 1e-3) ** 2) <= found.error
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("scheme", ["central", "forward"])
+def test_a_function_that_is_zero_around_x_has_the_derivative_zero(order, scheme):
+    for f in (
+        lambda t: 0.0,
+        lambda t: 0 * t,
+        lambda t: np.maximum(t - 1000, 0),  # Beyond the largest step.
+        lambda t: np.exp(-1e3 - t * t),  # 0 by underflow.
+    ):
+        for x in (-2.0, 0.0, 0.5, 30.0):
+            found = finite_difference(f, x, order=order, scheme=scheme)
+            assert (found.value, found.verdict) == (0.0, "ok")
+            assert 0 < found.error < 1e-300

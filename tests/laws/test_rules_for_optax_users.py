@@ -777,3 +777,13 @@ def test_verify_rule_finds_other_dotted_names():
 def test_verify_rule_says_what_of_a_dotted_name_is_not_there(name, said):
     with pytest.raises(ValueError, match=said):
         verify_rule("adam", name, problems=ON)
+
+
+@pytest.mark.parametrize("name", ["schedule_free_sgd", "schedule_free_adamw"])
+def test_warm_up_of_no_step_may_be_traced_after_an_eager_init(name):
+    params = {"w": jnp.arange(3.0)}
+    plain = UPDATE_RULES[name](0.1)
+    injected = optax.inject_hyperparams(UPDATE_RULES[name])(learning_rate=0.1)
+    expected, _ = plain.update(params, plain.init(params), params)
+    found, _ = jax.jit(injected.update)(params, injected.init(params), params)
+    np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-12)

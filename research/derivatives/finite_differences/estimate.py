@@ -1183,7 +1183,9 @@ def _flat(ladder: Ladder, order: int) -> float:
     )
     # Not the largest, which may be beside a pole.
     sizes = np.sort(np.abs(near[np.isfinite(near)]))[-_THIRD:]
-    return _FLAT * float(sizes[0] / np.float64(unit) ** order)
+    size = _FLAT * float(sizes[0] / np.float64(unit) ** order)
+    # The bound of `settle` is at least the smallest normal number, also where f is 0.
+    return max(size, 2 * float(np.finfo(np.float64).tiny) / CONFIDENT)
 
 
 def _point(x: Any) -> float:
