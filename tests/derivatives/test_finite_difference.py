@@ -1888,3 +1888,17 @@ def test_a_function_that_is_zero_around_x_has_the_derivative_zero(order, scheme)
             found = finite_difference(f, x, order=order, scheme=scheme)
             assert (found.value, found.verdict) == (0.0, "ok")
             assert 0 < found.error < 1e-300
+
+
+def test_a_knot_of_a_table_beside_x_is_no_kink_at_x():
+    """Where order 1 is known, higher orders have no kink at x either."""
+    nodes = np.linspace(0, 10, 26)
+    f = functools.partial(np.interp, xp=nodes, fp=np.sin(nodes))
+    verdicts = [
+        finite_difference(f, x, order=n).verdict
+        for x in np.add.outer(nodes[1:-1], [-1.2e-3, -6e-4, 6e-4, 1.2e-3]).ravel()
+        if finite_difference(f, x).verdict == "ok"
+        for n in (2, 3, 4)
+    ]
+    assert len(verdicts) > 250
+    assert "kink" not in verdicts  # 15 were.

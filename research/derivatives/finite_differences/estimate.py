@@ -227,7 +227,8 @@ def finite_difference(
     - Whether a weak kink is at x or beside x. If f' jumps by J at a distance below
       about 100 ε |f| / J from x, the verdict may be "kink". At orders 2 to 4 this
       distance is larger: for exp(max(t, 0)), about 4e-7 at orders 2 and 3, and 2e-5 at
-      order 4.
+      order 4. At orders 2 to 4, the verdict may also be "kink" if f'' or f''' jumps
+      beside x, as at the knots of a spline, up to a distance of about 1e-3.
     - A jump of f' or of the requested derivative that the noise hides. An example is
       sin(x) + 1e-8 max(x, 0)⁴ at 0 with order 4. If f' and f''' are much larger than
       f'', a jump of f'' may be missed although the noise does not quite hide it. An
@@ -259,6 +260,10 @@ def finite_difference(
       answers at order 4 have an error above the bound. The same holds for a one-sided
       scheme and a power between n and n + 1, where n is the order. An example is
       cos(t + 1) + 0.001 t^4.03 at t = 0, from the right, with order 4.
+    - How large the error is, if the derivative of order n + 2 jumps beside x, where n is
+      the order. The error may be a few times the bound. An example is the third
+      derivative of a spline of degree 5. Another example is the fourth derivative of
+      sin(2.8 t - 1.9) + 37 d^6 at t = -0.24, where d = max(t + 0.24 - 2.5e-8, 0).
     - A bend or a kink beside x that the noise hides from a one-sided scheme. Far from
       its bend, a function such as softplus is nearly a straight line. The result may be
       the slope of this line instead of the slope at x. An example is a tax in cents
@@ -460,7 +465,10 @@ def _beside_breaks(
     # The result needs the noisy steps.
     beyond = found.step > quiet.steps[-1] and inner.verdict in ("ok", "unresolved")
     if found.verdict == "kink":  # Small steps that could show a kink show none.
-        beyond, apart = inner.verdict == "ok", 0.0
+        near = inner
+        if order > 1 and inner.verdict == "unresolved":
+            near = judge(quiet, noise_near, 1, side)
+        beyond, apart = near.verdict == "ok", 0.0
     if not (beyond or apart > found.error):
         if (
             found.verdict == "ok"
