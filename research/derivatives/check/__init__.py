@@ -1089,13 +1089,10 @@ def _explanation(
     if verdict in ("right", "unresolved") and all(each.vanishes for each in random):
         by_size = any(each.is_flat for each in random)
         return vanishing(name, detectable.anywhere, detectable.of_change, by_size)
+    # If steps in all leaves show too little, no leaf is small beside another one.
+    hidden = detectable.hidden if len(detectable.hidden) < len(line.leaves) else []
     return explained(
-        verdict,
-        probes,
-        name,
-        _has_finite_value(line),
-        line.chooses,
-        detectable.hidden,
+        verdict, probes, name, _has_finite_value(line), line.chooses, hidden
     )
 
 

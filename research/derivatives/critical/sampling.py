@@ -507,7 +507,9 @@ def _run(words: list[str], length: int) -> tuple[slice | None, str | None]:
     known = {*words} - {"?"}
     return (
         None,
-        "the sign of the change of f varies with the distance" if known else None,
+        "the sign of the change of f varies with the distance"
+        if len(known) > 1
+        else None,
     )
 
 

@@ -260,10 +260,10 @@ def finite_difference(
       answers at order 4 have an error above the bound. The same holds for a one-sided
       scheme and a power between n and n + 1, where n is the order. An example is
       cos(t + 1) + 0.001 t^4.03 at t = 0, from the right, with order 4.
-    - How large the error is, if the derivative of order n + 2 jumps beside x, where n is
-      the order. The error may be a few times the bound. An example is the third
-      derivative of a spline of degree 5. Another example is the fourth derivative of
-      sin(2.8 t - 1.9) + 37 d^6 at t = -0.24, where d = max(t + 0.24 - 2.5e-8, 0).
+    - How large the error is, if the derivative of order `order` + 2 jumps beside x. The
+      error may be a few times the bound. An example is the third derivative of a spline
+      of degree 5. Another example is the fourth derivative of sin(2.8 t - 1.9) + 37 d^6
+      at t = -0.24, where d = max(t + 0.24 - 2.5e-8, 0).
     - A bend or a kink beside x that the noise hides from a one-sided scheme. Far from
       its bend, a function such as softplus is nearly a straight line. The result may be
       the slope of this line instead of the slope at x. An example is a tax in cents
