@@ -102,8 +102,8 @@ class CriticalPoints(tuple):
             ),
             (
                 self.flat,
-                "ended where f is constant, or changes by less than its rounding errors; "
-                "such points are not listed.",
+                "ended where f is constant, or changes by less than its rounding "
+                "errors; such points are not listed.",
             ),
         ]
 
