@@ -5,7 +5,7 @@ what is missed is said.
 import numpy as np
 import pytest
 
-from benchmarks import clock, network_jobs, networks, networks_linen
+from benchmarks import clock, first_steps, network_jobs, networks, networks_linen
 from benchmarks.contender import Contender
 from benchmarks.networks import NetworkRow
 
@@ -83,3 +83,27 @@ def test_each_of_ours_is_held_against_the_others(monkeypatch):
 def test_a_network_that_there_is_not_is_refused():
     with pytest.raises(ValueError, match=r"there is no network cmn; known: mlp, cnn"):
         networks.measure(True, print, ["cmn"])
+
+
+def test_the_first_steps_are_counted_with_and_without_the_params(monkeypatch):
+    seconds = {
+        "ours": (3.0, 2.0),
+        "ours, init jitted": (1.0, 2.0),
+        "Flax": (4.0, 1.0),
+        "Flax, init jitted": (2.0, 1.6),
+    }
+    monkeypatch.setattr(
+        first_steps, "start", lambda words: "{} {} 7".format(*seconds[words[2]])
+    )
+    found = first_steps.section(first_steps.measure(True, lambda what: None))
+    assert found.answer.startswith(
+        "The first step of a network takes at most 1.5 times as long as with Flax in "
+        "1 of 1 (1.00 to 1.00 times) networks, with drawing the params (init not "
+        "jitted), and in 0 of 1 (2.00 to 2.00 times) without."
+    )
+    assert "in 1 of 1 (0.833 to 0.833 times)" in found.answer
+    assert found.missed == [
+        "first step, mlp: ours takes 2.00 times the seconds of Flax, params apart"
+    ]
+    with pytest.raises(ValueError, match="there is no network nlp"):
+        first_steps.measure(True, print, ["nlp"])
