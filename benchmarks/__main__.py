@@ -1,6 +1,6 @@
 """Compare the speed with other libraries, and write the ratios to RESULTS.md.
 
-python -m benchmarks             # every row, about an hour on two cores
+python -m benchmarks             # every row, over an hour on two cores
 python -m benchmarks --quick     # a smoke run of few steps; only prints
 """
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import clock
 from benchmarks.alone import print_part
-from benchmarks.network_jobs import NETWORKS, RATE, sampler_of
+from benchmarks.network_jobs import NETWORKS, RATE, chosen, sampler_of
 from benchmarks.startup import start
 from benchmarks.tables import Section, number, spread_words, table
 
@@ -142,12 +142,8 @@ def measure(
       ValueError: A name in `only` is no network's, or the contenders have different
         numbers of params.
     """
-    if unknown := [name for name in only or () if name not in NETWORKS]:
-        raise ValueError(
-            f"there is no network {', '.join(unknown)}; known: {', '.join(NETWORKS)}."
-        )
     rows = []
-    for name in only or (["mlp"] if quick else NETWORKS):
+    for name in chosen(only, quick):
         tell(f"first steps: {name}")
         rows += measure_network(name, 1 if quick else ROUNDS)
     return rows

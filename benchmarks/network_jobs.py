@@ -1,6 +1,6 @@
 """Define the networks that are timed: sizes, data, first params and batch order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -139,6 +139,19 @@ NETWORKS: dict[
         32,
     ),
 }
+
+
+def chosen(only: Sequence[str] | None, quick: bool) -> list[str]:
+    """Return the names of the networks to measure: `only`, or one if quick, or all.
+
+    Raises:
+      ValueError: A name in `only` is no network's.
+    """
+    if unknown := [name for name in only or () if name not in NETWORKS]:
+        raise ValueError(
+            f"there is no network {', '.join(unknown)}; known: {', '.join(NETWORKS)}."
+        )
+    return list(only or (["mlp"] if quick else NETWORKS))
 
 
 def make_job(name: str, steps: int) -> Job:

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import clock
 from benchmarks.alone import print_part
 from benchmarks.contender import Contender
-from benchmarks.network_jobs import NETWORKS, RATE, Job, make_job, sampler_of
+from benchmarks.network_jobs import RATE, Job, chosen, make_job, sampler_of
 from benchmarks.tables import (
     Section,
     faster_in,
@@ -175,12 +175,8 @@ def measure(
     Raises:
       ValueError: A name in `only` is no network's.
     """
-    if unknown := [name for name in only or () if name not in NETWORKS]:
-        raise ValueError(
-            f"there is no network {', '.join(unknown)}; known: {', '.join(NETWORKS)}."
-        )
     rows = []
-    for name in only or (["mlp"] if quick else NETWORKS):
+    for name in chosen(only, quick):
         tell(f"networks: {name}")
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             rows += process.submit(

@@ -291,9 +291,11 @@ def _floating(evaluate: Callable[[Params], Any]) -> Callable[[Params], Any]:
             if type(leaf) is not float and not (
                 hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
             ):
+                dtype = getattr(leaf, "dtype", None)
+                found = f"{dtype}{list(leaf.shape)}" if dtype else shown(leaf)
                 raise TypeError(
-                    f"{_result(path)} is {shown(leaf)}, not a floating scalar. Convert "
-                    "a count or a flag in evaluate: jnp.asarray(count, float)."
+                    f"{_result(path)} is {found}, not a floating scalar. Convert a "
+                    "count or a flag in evaluate: jnp.asarray(count, float)."
                 )
             if jnp.shape(leaf) != ():
                 raise TypeError(

@@ -173,6 +173,18 @@ def test_code_pinned_to_bfloat16_is_unresolved_not_accepted():
     assert "computes in bfloat16" in report.text()
 
 
+def test_no_leaf_is_blamed_if_rounding_hides_the_steps_in_all_leaves():
+    values = jnp.array([0.5, -1.2, 0.7])
+    f = lambda x: (
+        jnp.sum(jnp.sin(x["a"].astype(jnp.bfloat16)))
+        + jnp.sum(x["b"].astype(jnp.bfloat16) ** 2)
+    )
+    report = check_derivative(f, {"a": values, "b": values}, jax.random.key(0))
+    assert report.verdict == "unresolved"
+    assert "too coarse or too noisy near the point" in report.text()
+    assert "other leaves fixed" not in report.text()
+
+
 @pytest.mark.thorough(
     "a sine; test_derivative_not_finite_in_the_dtype_of_x_is_not_right has float64 off"
 )

@@ -17,6 +17,7 @@ from research.derivatives.critical import (
     classify_critical_point,
     critical_points,
     grid_of_starts,
+    sampling,
 )
 from research.derivatives.critical.landscape import Landscape
 from research.derivatives.errors import NotInexactError, NotScalarError
@@ -1155,3 +1156,20 @@ def test_a_note_does_not_say_that_f_is_constant_where_it_changes(f, reason):
     assert point.kind == "degenerate"
     assert point.note.startswith("undecided: ")
     assert point.note.partition(reason)[1], point.note
+
+
+def test_a_sign_varies_only_if_two_signs_were_seen():
+    """As for (x² + y² - 1)², which is never negative, in float32."""
+    assert sampling._run(["?", "rise", "?", "?"], 3) == (None, None)
+    _, reason = sampling._run(["fall", "rise", "fall", "rise"], 3)
+    assert reason == "the sign of the change of f varies with the distance"
+
+
+def test_a_search_that_ends_at_a_flat_point_says_what_flat_means():
+    found = critical_points(
+        lambda p: p[0] ** 2 * p[1] ** 2,
+        np.array([[0.5, 0.3]], np.float32),
+        [(-2.0, 2.0), (-2.0, 2.0)],
+    )
+    assert (found, found.flat) == ((), 1)
+    assert "or changes by less than its rounding errors" in found.text()

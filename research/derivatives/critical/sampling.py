@@ -492,7 +492,7 @@ def _run(words: list[str], length: int) -> tuple[slice | None, str | None]:
 
     Returns:
       (slice of these distances, None), or (None, reason) if there are none. The reason
-      is None if no mark is known.
+      is None if fewer than two different marks are known.
     """
     for last in range(len(words) - 1, length - 2, -1):
         if words[last] != "?" and {*words[last - length + 1 : last + 1]} == {
