@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from scipy import optimize, special, stats
+from scipy import interpolate, optimize, special, stats
 
 from research.derivatives import errors, problems
 from research.derivatives.finite_differences import FiniteDifference, finite_difference
@@ -969,6 +969,31 @@ def test_the_knot_of_a_spline_beside_x_is_no_kink_at_x(order, power):
             answered += 1
             assert abs(found.value - truth) <= found.error + 1e-15 * abs(truth)
     assert answered >= 25  # About 30 of 60, by the last digits of the sine.
+
+
+@pytest.mark.thorough("the other degree", but="5-3")
+@pytest.mark.parametrize(("degree", "order", "most"), [(5, 3, 0.05), (3, 1, 0.03)])
+def test_the_bound_holds_beside_the_knot_of_an_interpolating_spline(
+    degree, order, most
+):
+    """Here the derivative of order `order` + 2 jumps beside x.
+
+    No bound covers all of these jumps, because noise may hide them.
+    """
+    random, wrong, answered = np.random.default_rng(degree), 0, 0
+    for _ in range(150):
+        x = np.linspace(0, 10, int(random.integers(8, 60)))
+        y = random.choice([np.sin(x), random.normal(size=len(x))])
+        spline = interpolate.make_interp_spline(x, y, k=degree)
+        apart = float(random.choice([-1, 1])) * 10 ** random.uniform(-12, -6)
+        point = float(random.choice(x[len(x) // 4 : -len(x) // 4])) + apart
+        found = finite_difference(spline, point, order)
+        if found.verdict == "ok":
+            truth = float(interpolate.PPoly.from_spline(spline)(point, order))
+            wrong += abs(found.value - truth) > found.error
+            answered += 1
+    assert answered > 120
+    assert wrong <= most * answered, wrong
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e-5, 1e-6])

@@ -101,6 +101,11 @@ apparent jump of the next higher derivative. |r| estimates the distance d: it is
 between d / 3 and d. If the steps below 3 |r| do not show the jump, the larger steps are
 discarded.
 
+The derivatives of orders n + 1 and n + 2 may also jump beside x, where n is the order
+of the result. This causes an error that the differences between the steps may not show.
+If the jumps are visible at the step of the result, the bound is at least the error that
+follows from them.
+
 The values of f at steps below the step of the result are compared with predictions. The
 value at a step is predicted from f(x) and the values at the next four larger steps. If
 a value differs from its prediction by more than about 30 times the noise, the larger

@@ -5,6 +5,7 @@ import numbers
 import operator
 from collections.abc import Callable
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
@@ -53,7 +54,12 @@ from research.derivatives.finite_differences.noise import (
     windows_noise,
 )
 from research.derivatives.finite_differences.sampling import Sampler
-from research.derivatives.finite_differences.tables import Table, Tables, tables
+from research.derivatives.finite_differences.tables import (
+    Table,
+    Tables,
+    formula,
+    tables,
+)
 
 Verdict = Literal["ok", "kink", "jump", "one-sided", "unresolved", "nan"]
 Scheme = Literal["auto", "central", "forward", "backward"]
@@ -91,6 +97,15 @@ _DEGREE, _SAME = 6, 1e-3
 # If the sides approach each other with one power of the step at _LONG steps or more,
 # with a misfit below _STRAIGHT bits, they may meet.
 _LONG, _STRAIGHT = 6, 0.1
+# A jump of a higher derivative is known if it exceeds _TWICE its uncertainty. This
+# contains _NOISES times the noise of one of the extrapolations _FIRST.
+_TWICE, _FIRST, _NOISES = 2.0, slice(1, 4), 1.2
+# The extrapolation in h² leaves at most 2/3 of an error c J h. The jump J is uncertain,
+# so the factor is larger. An error above _SEEN bounds would show in other ways.
+_LINEAR, _SEEN = 0.8, 6.0
+# Larger than 1/3, the factor in the error J d of `_of_next_jump`. At a step below 4 d,
+# the jump may lie at x itself.
+_AWAY, _NEAR = 0.4, 0.25
 _DOUBTED = 2.0  # Factor on the bound of small steps where all steps show nothing.
 # If the jumps of f exceed the share _COARSE of f, and its noise exceeds _OVER jumps, f
 # may count something. Then the bound is multiplied by _OF_COUNTS.
@@ -1032,6 +1047,7 @@ def _two_sided(ladder: Ladder, found: Tables, end: int) -> tuple[Verdict, Estima
         least = max(least, _HALF * (jump + _widened(gaps[-1], shrinks[0]).error))
     least = max(least, slow_error(one, found.central, found.even))
     least = max(least, _of_rounded_x(ladder, found, one.level))
+    least = max(least, _of_next_jump(ladder, found, one.level))
     one = one._replace(error=max(one.error, least))
     return ("ok" if _is_known_well(one, scale) else "unresolved"), one
 
@@ -1054,7 +1070,7 @@ def _doubt_of_a_kink(
       below the requested order.
     """
     jumps = [settle(best_of_each_level(*both)) for both in _both_gaps(found)]
-    after = [*jumps[1:], settle(best_of_each_level(found.next_jump))]
+    after = [*jumps[1:], settle(best_of_each_level(found.next_jumps[0]))]
     for m, jump in enumerate(jumps):
         if _of_gap(jump, found.gaps[m], ladder.exponents) != "ok":
             break
@@ -1104,6 +1120,72 @@ def _of_rounded_x(ladder: Ladder, found: Tables, level: int) -> float:
     gap = abs(found.gaps[-1].values[0, level])  # 2 mean f^(n+1).
     # In this order, because f^(n+1) may overflow.
     return float(np.nan_to_num(ladder.epsilon * (abs(ladder.x) / (2 * mean)) * gap))
+
+
+def _of_next_jump(ladder: Ladder, found: Tables, level: int) -> float:
+    """Return the error of the estimate if a higher derivative jumps beside x, else 0.
+
+    Let n be the order of the derivative. If its derivative of order n + 2 jumps at a
+    distance d from x, as at the knot of a spline, steps h that are much larger than d
+    show a jump J of the derivative of order n + 1. This jump is visible at smaller
+    changes of f than the errors that it causes. There are two cases:
+
+    - The estimate is extrapolated as a series in h². The central quotient has the error
+      c |J| h, where c depends only on n, and the extrapolation leaves most of it.
+    - The estimate is extrapolated as a series in h. An error of |J| d / 4 remains, or
+      of |J| d / 6 if the derivative of order n + 3 jumps. Let K be the jump of the
+      derivative of order n + 2 that the step h shows. Then d is |J / K|, or 2 |J / K|
+      if the derivative of order n + 3 jumps, so the error is at most J² / (3 |K|).
+    """
+    step = float(ladder.steps[level])
+    jump, after = (_known_jump(table, level) for table in found.next_jumps)
+    of_h = found.central.bounds[:, level]
+    bounds = np.append(of_h, found.even.bounds[:, level])
+    if np.argmin(bounds) < len(of_h):
+        distance = jump / after if after else np.inf
+        return _AWAY * jump * distance if distance < _NEAR * step else 0.0
+    error = _LINEAR * _share_of_next_jump(len(found.gaps)) * jump * step
+    return error if error < _SEEN * bounds.min() else 0.0
+
+
+def _known_jump(table: Table, level: int) -> float:
+    """Return the absolute value of a jump if a level of its table shows it, or 0.
+
+    The level shows the jump in two cases:
+
+    - The best estimate exceeds twice its bound.
+    - One of the first three extrapolations is about the same at half or at twice the
+      step: it exceeds twice the sum of this change and of its noise. If there are
+      several, the smallest counts. This case matters if a large step crosses a second
+      jump: the bounds are then too large.
+    """
+    column = best_of_each_level(table)
+    best = abs(float(column.values[level]))
+    values = table.values[_FIRST]
+    apart = np.abs(np.diff(values))[:, max(level - 1, 0) : level + 1]
+    unsure = np.nan_to_num(apart, nan=np.inf).min(axis=1, initial=np.inf)
+    unsure += _NOISES * table.noise[_FIRST, level]
+    sizes = np.abs(values[:, level])
+    steady = sizes[sizes > _TWICE * unsure]
+    return max(
+        best if best > _TWICE * column.bounds[level] else 0.0,
+        float(steady.min()) if len(steady) else 0.0,
+    )
+
+
+@lru_cache(maxsize=HIGHEST_ORDER)
+def _share_of_next_jump(order: int) -> float:
+    """Return c in the error c J h of the central quotient at the step h.
+
+    J is a jump of the derivative of order `order` + 1 at x.
+    """
+    weights, _ = formula(order, 0)
+    powers = (2.0 ** np.arange(weights.shape[1])) ** (order + 1)
+    # J adds J t^(n+1) sign(t) / (2 (n+1)!) to f.
+    signs = np.array([[(-1.0) ** order], [1.0]])
+    return abs(float(np.sum(weights * signs * powers))) / (
+        2 * math.factorial(order + 1)
+    )
 
 
 def _widened(found: Estimate, power: float) -> Estimate:

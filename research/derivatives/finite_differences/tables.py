@@ -123,7 +123,7 @@ class Tables(NamedTuple):
         (f(x + t) - f(x - t)) / 2. If f is smooth at x, too, the Taylor series of this
         part in t has no term with t^k. A jump of the k-th derivative adds such a term,
         so even a small jump is visible.
-      next_jump: The table that `jumps` would have for the order n + 1.
+      next_jumps: The tables that `jumps` would have for the orders n + 1 and n + 2.
     """
 
     even: Table
@@ -132,7 +132,7 @@ class Tables(NamedTuple):
     right: Table
     gaps: tuple[Table, ...]
     jumps: tuple[Table, ...]
-    next_jump: Table
+    next_jumps: tuple[Table, Table]
 
 
 class _Formulas(NamedTuple):
@@ -212,7 +212,7 @@ def jump_formula(order: int) -> tuple[np.ndarray, int]:
     that the powers below h^order cancel.
 
     Args:
-      order: Order of the derivative that jumps, 1 to 5.
+      order: Order of the derivative that jumps, 1 to 6.
     Returns:
       (weights, count). The weights have shape (2, 4) and belong to the differences
       f(x + t) - f(x). Row 0 is for t = -h, -2h, -4h, -8h, and row 1 for t = h, 2h, 4h,
@@ -260,12 +260,12 @@ def _formulas(order: int) -> tuple[_Formulas, _Formulas, _Formulas]:
         of orders 1 to n, and the left and the right derivative of order n, all
         extrapolated as series in h;
       - the central quotient, extrapolated as a series in h²;
-      - the jumps of orders 1 to n + 1, extrapolated as series in h, h³, h⁵, ...
+      - the jumps of orders 1 to n + 2, extrapolated as series in h, h³, h⁵, ...
     """
     forward = [formula(m, 1) for m in range(1, order + 1)]
     backward = [formula(m, -1) for m in range(1, order + 1)]
     gaps = [(f - b, m) for (f, m), (b, _) in zip(forward, backward, strict=True)]
-    up_to = list(range(1, order + 1))
+    up_to, after = list(range(1, order + 1)), [order + 1, order + 2]
     first = np.arange(1, COLUMNS)
     return (
         _group(
@@ -275,8 +275,8 @@ def _formulas(order: int) -> tuple[_Formulas, _Formulas, _Formulas]:
         ),
         _group([formula(order, 0)], [order], 2 * first),
         _group(
-            [jump_formula(m) for m in (*up_to, order + 1)],
-            [*up_to, order + 1],
+            [jump_formula(m) for m in (*up_to, *after)],
+            [*up_to, *after],
             2 * first - 1,
         ),
     )
@@ -318,8 +318,8 @@ def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
     plain, squares, parity = _formulas(order)
     central, *gaps, left, right = _extrapolated(plain, ladder, noise, False)
     even = _extrapolated(squares, ladder, noise, True)[0]
-    *jumps, next_jump = _extrapolated(parity, ladder, noise, True)
-    return Tables(even, central, left, right, tuple(gaps), tuple(jumps), next_jump)
+    *jumps, one, two = _extrapolated(parity, ladder, noise, True)
+    return Tables(even, central, left, right, tuple(gaps), tuple(jumps), (one, two))
 
 
 def _extrapolated(
