@@ -140,7 +140,7 @@ def shown(value: Any) -> str:
         is_text = getattr(value.dtype, "kind", "") == "U"
         return f"an array of {'text' if is_text else value.dtype}{list(value.shape)}"
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())  # The repr of a key has two lines.
     except (
         Exception
     ):  # A broken __repr__ of another package, or an integer of too many digits.
@@ -749,7 +749,7 @@ def check_tree(
             path = jax.tree_util.keystr(
                 jax.tree_util.tree_leaves_with_path(tree)[place][0]
             )
-            reason = f", {fault}" if is_numeric else "."
+            reason = f", {fault}" if is_numeric else _beyond_int64(leaf)
             if not hint and hasattr(tree, "init") and hasattr(tree, "update"):
                 hint = "Pass the params of a model, not an update rule."
             raise TypeError(
@@ -885,6 +885,12 @@ def _fault(array: np.ndarray | np.generic, for_jax: bool) -> str:
             f".astype({array.dtype.newbyteorder('=').name!r})."
         )
     return ""
+
+
+def _beyond_int64(leaf: Any) -> str:
+    if not isinstance(leaf, int):
+        return "."
+    return ", an integer of more than 64 bits. Pass a float."
 
 
 def _is_numeric(leaf: Any) -> bool:

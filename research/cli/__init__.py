@@ -43,7 +43,9 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
 
     The docstring of the module `experiment` begins with the question of the experiment.
     The module has a dataclass `Config` and an instance `FULL` of Config. The module may
-    also have an instance `FAST`. With `FAST`, the experiment takes only seconds.
+    also have an instance `FAST`, with which the experiment takes only seconds. The flag
+    --full selects `FULL`, and the flag --fast selects `FAST`. Without these flags, the
+    config is Config().
 
     The experiment's file may call `main` before its heavy imports and before it defines
     `run`, so that --help is fast. In this case, `main` first parses the flags, and then
@@ -55,11 +57,14 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
         predict(config, folder, file) -> Result, if the experiment saves models
         share(config, part, parts, checkpoints), if processes can share the work
 
-    If a file named in the config has changed, the digest from `complete` gives the run
-    another id and another folder. `complete` may also replace missing data by other
-    data. `predict` makes a prediction for `file` with the models in the run folder
-    `folder`. `share` computes part number `part` of `parts`, and saves this part in the
-    checkpoints.
+    `run` reports its progress by on_progress(done, total, message), where done / total
+    is the share of the work that is done. checkpoints(name) returns a
+    `research.types.Checkpoint`, which saves finished work, so that a stopped run can be
+    resumed. If a file named in the config has changed, the digest from `complete` gives
+    the run another id and another folder. `complete` may also replace missing data by
+    other data. `predict` makes a prediction for `file` with the models in the run
+    folder `folder`. `share` computes one of `parts` parts of the work, and saves it by
+    `checkpoints`. The argument `part` is the index of the part, from 0 to parts - 1.
 
     The module may also have a dict `OTHERS`. A key is the name of a flag, and its value
     is the name of another experiment, whose file is in the same folder. If the flag is

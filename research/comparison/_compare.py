@@ -195,7 +195,9 @@ def compute_share(
     `compare` finds them.
 
     Args:
-      rules, workload, arguments: As for `compare`, but without `on_progress`.
+      rules, workload, arguments: The arguments of `compare`, except `on_progress`. They
+        must be the same in all processes and in the call of `compare` that uses the
+        measurements.
       part: Index of this share, from 0 to parts - 1.
       parts: Number of processes that share the work.
       checkpoints: Storage that all processes and `compare` use.

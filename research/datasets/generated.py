@@ -61,7 +61,8 @@ def quadratic(
 
     Here A = Q diag(eigenvalues) Qᵀ, and Q is drawn uniformly from the orthogonal
     matrices. The minimiser x* is drawn from N(0, I), and b = A x*. The minimum is f(x*)
-    = -½ x*ᵀ A x*.
+    = -½ x*ᵀ A x*. The result is a `Function`. Its fields `minimiser` and `minimum` are
+    x* and f(x*).
 
     Args:
       seed: Seed of Q and x*.

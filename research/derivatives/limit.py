@@ -74,13 +74,14 @@ class LimitTable(NamedTuple):
         cases, `limit` can differ from q:
         - `limit` is nan if a step that is 1e5 times longer gives a clearly different
           quotient, or if f is so small that its imaginary part underflows.
-        - If terms cancel inside f, q loses digits, and the quotients at points close to
-          x scatter around a smooth curve. Let s be the largest distance of such a
-          quotient from the curve. Let v be the result of `finite_difference` for the
-          real part of f. Let e be the sum of the error bound of v and the rounding
-          error of q. If the verdict on v is "ok" and e < |v - q| <= 10 s, `limit` is v.
-          If the verdict is not "ok" and s exceeds 0.1 % of |q|, `limit` is nan.
-          Otherwise `limit` is q.
+        - If terms cancel inside f, q can be inaccurate. Let v be the result of
+          `finite_difference` for the real part of f: v can then be more accurate than
+          q. A sign of such terms is that the quotients at points close to x scatter. To
+          measure this scatter, a smooth curve is fitted to these quotients. Let s be
+          the largest distance of a quotient from the curve. Let e be the sum of the
+          error bound of v and the rounding error of q. If the verdict on v is "ok" and
+          e < |v - q| <= 10 s, `limit` is v. If the verdict is not "ok" and s exceeds
+          0.1 % of |q|, `limit` is nan. Otherwise `limit` is q.
     """
 
     steps: Float[np.ndarray, "K"]

@@ -233,7 +233,7 @@ def draw_orders(
 
 
 def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:
-    """Return the indices of the examples, and the keys, of all batches of an epoch.
+    """Draw the examples of each batch of an epoch, and with noisy=True a key for each.
 
     Args:
       sampler: Sampler that chooses the examples of each batch.

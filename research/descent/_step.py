@@ -364,7 +364,8 @@ def check_updates(updates: Params, params: Params, *, dtypes: bool = False) -> N
     """Raise TypeError if the updates of a rule do not fit the params.
 
     The structures and the shapes must be equal. If `dtypes` is True, the dtypes must be
-    equal, too. None counts as a leaf. The updates may be None only where the params are
+    equal, too. Otherwise, only complex updates of real params are refused. None counts
+    as a leaf. The updates may be None only where the params are
     None. Where the params are None, any leaf of the updates is accepted.
 
     Raises:
@@ -384,7 +385,9 @@ def check_updates(updates: Params, params: Params, *, dtypes: bool = False) -> N
         leaves, jax.tree.leaves(params, is_leaf=_is_none), strict=True
     ):
         kind, wanted = _kind(leaf), _kind(own)
-        if own is not None and (kind[1] != wanted[1] or (dtypes and kind != wanted)):
+        lost = "complex" in kind[0] and "complex" not in wanted[0]
+        other = kind[1] != wanted[1] or (dtypes and kind != wanted)
+        if own is not None and (other or lost):
             raise TypeError(
                 f"the update at {jax.tree_util.keystr(path) or 'the only leaf'} is "
                 f"{kind[0]}{kind[1]} where the params are {wanted[0]}{wanted[1]}; keep "

@@ -193,7 +193,8 @@ def colour(regime: str) -> str:
 
     The name of the regime must contain "decaying", "full batch", "mini-batch" or
     "stochastic". Otherwise a ValueError is raised. If the name contains several of
-    these words, the word that comes first in this list determines the colour.
+    these words, the word that comes first in this list determines the colour. The
+    result is a hexadecimal colour code, such as "#0072B2".
     """
     check_text("regime", regime)
     for word in ("decaying", "full batch", "mini-batch", "stochastic"):

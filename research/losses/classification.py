@@ -230,7 +230,8 @@ def multiclass_margin(
     exceeds the largest other score by exactly m, the loss has a kink. The gradient is 0
     there, as in `hinge`. optax.multiclass_hinge_loss is the same function for m = 1,
     but its gradient at this kink is not 0. PyTorch's multi_margin_loss is a different
-    function: it sums max(0, m + s_k - s_y) over all k ≠ y, and divides by K.
+    function: it sums max(0, m + s_k - s_y) over all k ≠ y, and divides the sum by the
+    number K of classes.
 
     Args:
       scores: Scores s, floating, shape (K,).

@@ -298,14 +298,10 @@ def check_image(x: Num[Array, "..."], channels: int | None = None) -> None:
     the message says how to move their axis.
     """
     if x.ndim < 3 or (channels is not None and x.shape[-1] != channels):
-        many = (
-            "channels"
-            if channels is None
-            else f"{channels} channel{'s' if channels != 1 else ''}"
-        )
+        last = "C" if channels is None else channels
         message = (
-            f"x must be images with {many} last, (..., H, W, C) (one image HWC, a "
-            f"batch NHWC); got x of shape {x.shape}."
+            f"x must be images of shape (..., H, W, {last}), with the channels last; got "
+            f"x of shape {x.shape}."
         )
         if channels == 1 and x.ndim >= 2:
             message += " Add a channel axis to grey images: x[..., None]."

@@ -204,15 +204,18 @@ def recurrence(
       num_inputs, num_hidden, num_outputs, cell, num_layers, embedding, dropout, dtype:
         As in `recurrent`.
     Returns:
-      A `Recurrence` with the same params as `recurrent`. Its function `start` returns a
-      carry of zeros, and its function `advance` applies the network. A carry is a tuple
+      A `Recurrence` with the same params as `recurrent`. `start(leading)` returns a
+      carry of zeros. Here `leading` is the shape of the leading axes of x: (n,) for n
+      sequences, or () for one sequence. `advance(params, x, carry)` applies the
+      network, and returns the pair (outputs, carry). x is the input, as in `recurrent`.
+      The outputs have shape (..., T, num_outputs) for T steps in x. A carry is a tuple
       with one tuple for each layer: (h,), or (h, c) for an LSTM. h and c have shape
       (..., num_hidden).
     Raises:
-      ValueError: As in `recurrent`. The function `advance` raises a ValueError if the
-        carry does not fit the network or the leading axes of x. It also raises one if
-        the length of a sequence lies outside 0..T for T steps in x. (A sequence of
-        length 0 does not change its carry.)
+      ValueError: As in `recurrent`. In `advance`: the carry does not fit the network or
+        the leading axes of x, or the length of a sequence lies outside 0..T. Length 0
+        is allowed here, unlike in `recurrent`. The carry of such a sequence does not
+        change.
       TypeError: As in `recurrent`.
     Example:
       >>> network = recurrence(65, 8, 65, embedding=4)

@@ -153,13 +153,14 @@ def check_model(model: Model) -> None:
 
 
 def augmented(model: Model, augment: Augmentation) -> Model:
-    """Wrap a model so that apply augments the images if it gets a key (in training).
+    """Wrap a model so that apply with a key, as in training, augments the images.
 
-    An augmentation changes images at random, for example by a shift. Pass the result of
-    `on_images` as the argument `model`. Then the images are first augmented and
-    afterwards standardised, so the zeros that `random_shift` puts at the border are
-    black. For example:
-    `augmented(on_images(cnn(...), mean, sd, dtype=...), random_shift(2))`.
+    An augmentation changes images at random, for example by a shift. If the model needs
+    standardised images, pass the result of `on_images` as the argument `model`. The
+    images are then augmented first and standardised afterwards. The zeros that
+    `random_shift` puts at the border are therefore black. In standardised images, a
+    zero would be the mean colour instead. For example: `augmented(on_images(cnn(...),
+    mean, sd, dtype=...), random_shift(2))`.
 
     The model in the example below returns the first pixel of each image. With the key,
     two of the four images are mirrored.

@@ -59,8 +59,9 @@ class Agreement(NamedTuple):
       not_made: Names of the values and hashes of the reference that the run could not
         compute, because data were missing.
       left_out: Names of the data that were missing in the run.
-      causes: Differences between the environments of the run and of the reference, the
-        most likely cause first.
+      causes: Texts, one for each difference between the environments of the run and of
+        the reference that may change the bits of results. The most likely cause comes
+        first.
     """
 
     values: int
@@ -104,8 +105,9 @@ def hold_against(
 ) -> Agreement:
     """Compare the finished run at `path` with a reference of the same config.
 
-    A reference is a dict with the main results of an earlier run. The returned
-    `Agreement` lists the values that differ. `hold` defines when two values agree.
+    A reference is a dict with the main results of an earlier run: a table, numbers, and
+    hashes of arrays. The returned `Agreement` lists the values and the hashes that
+    differ. `hold` defines when two values agree.
 
     In the table of a reference, floats are rounded to four digits. A float of the run
     may lie halfway between two rounded floats, up to a relative error of 1e-6. The
@@ -114,11 +116,11 @@ def hold_against(
     Args:
       reference: Reference, from `read_reference`.
       path: Folder of the run.
-      varies: Values that are not reproducible. The dict maps a name to limits (low,
-        high) or to None. The name is that of a number, or of a column of the table.
-        With limits, two different values agree if both lie between the limits. With
-        None, a difference is reported but not judged. Without the argument `varies`,
-        all values count as reproducible.
+      varies: Values that are not reproducible. The dict maps the name of a number, or
+        of a column of the table, to limits (low, high) or to None. With limits, two
+        different values agree if both lie between the limits. With None, a difference
+        is reported but not judged. Without the argument `varies`, all values count as
+        reproducible.
       left_out: Names of the data that were missing in the run. If there are any names,
         the values and hashes that exist only in `reference` do not count as
         differences.

@@ -137,14 +137,15 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
 
 
 def read_contents(path: str | Path) -> Contents:
-    """Read a run folder, or an archive written by `pack`, into memory.
+    """Read the manifest and the result of a finished run from its folder or .zip file.
 
-    Nothing is extracted or executed, and the size of each file is limited. A file that
-    does not match its digest is refused. The digests do not show who packed the files,
-    or whether the numbers are true. To test the numbers, reproduce the run.
+    Nothing is extracted or executed, and the size of each file is limited. A run
+    contains digests (checksums) of its files. If a file does not match its digest, a
+    ValueError is raised. The digests do not show who packed the files, or whether the
+    numbers are true. To test the numbers, reproduce the run.
 
     Args:
-      path: Run folder or .zip file.
+      path: Run folder, or a .zip file written by `pack`.
     Returns:
       The `Contents`: the manifest and the content of result.json. The arrays are not
       returned.
@@ -193,8 +194,8 @@ def _checked(name: str, files: Mapping[str, bytes]) -> Contents:
             raise ValueError(f"has no {file}: {_MAKE}.")
         if hashlib.sha256(files[file]).hexdigest() != digests.get(file):
             raise ValueError(
-                f"contains a {file} that is damaged or altered: its digest differs "
-                f"from the one in the {MANIFEST}."
+                f"contains a damaged or altered {file}: its digest differs from the "
+                f"one in the {MANIFEST}."
             )
     if manifest["id"] != _id(manifest):
         raise ValueError(

@@ -516,6 +516,8 @@ def _fault(path: Path, manifest: dict[str, Any]) -> str | None:
     if manifest["status"] != "finished":
         return f"its status is {manifest['status']!r}"
     for name in (RESULT, ARRAYS):
+        if (path / name).is_dir():
+            return f"{name} is a folder, which you must remove"
         if not (path / name).exists():
             return f"{name} is missing"
         if _sha256(read_file(path, name)) != manifest.get("digests", {}).get(name):

@@ -72,7 +72,9 @@ def reference_of(
     """Return the reference of a finished run, as a dict.
 
     A reference contains the main results of a run. `keep` writes a reference to a file,
-    and later runs are compared with the reference. A reference has these parts:
+    and later runs are compared with the reference. The dict has the keys "manifest",
+    "facts", "answer", "table", "numbers" and "hashes", and sometimes "intervals". It
+    contains these parts:
 
     - From the run's manifest: experiment, id, config, command, environment and facts
       (such as the duration).
@@ -89,12 +91,12 @@ def reference_of(
 
     Args:
       path: Folder of the run.
-      like: Reference with which the result will be compared, or None. Suppose that a
-        float of the table differs by a relative error of at most 1e-6 from a number
-        halfway between two numbers of four digits. If `like` has one of these two
-        numbers at the same place of its table, the float is rounded to this number. For
-        example, 1.2345 becomes 1.235 if `like` has 1.235. Without such a number in
-        `like`, a rounding error decides.
+      like: Reference with which the result will be compared, or None. This argument
+        matters only for a float of the table that lies halfway between two numbers of
+        four digits, up to a relative error of 1e-6. If one of these two numbers is at
+        the same place in the table of `like`, the float is rounded to this number. For
+        example, 1.2345 becomes 1.235 if `like` has 1.235. Otherwise the float is
+        rounded to the nearer number, so a rounding error can decide.
     Raises:
       ValueError: The run is not finished, its result has no table, or its manifest
         lacks the entry `command` or the entry `facts`.

@@ -83,18 +83,19 @@ def difference(
     to the target (`expected_running_time`), measured on the reporting seeds. The ratio
     is ERT(mine) / ERT(other).
 
-    The interval of the ratio includes the uncertainty of the choice of the trials. The
-    interval is a t interval of the log ratio. The variance of the log ratio is the sum
-    of two variances (`variance_of`):
+    The function computes a t interval of the log ratio. The exponentials of the two
+    ends are the interval of the ratio. The interval takes into account that other
+    tuning seeds might choose other trials. The variance of the log ratio is the sum of
+    two variances (`variance_of`):
 
     - the variance over resampled tuning seeds, on which the trials are chosen again
     - the variance over resampled reporting seeds
 
-    Satterthwaite's formula gives the degrees of freedom of the sum. There is one
-    exception. If only one of the two rules reaches the target in some of the bootstrap
-    replicates (resamples of the seeds), the interval is a percentile interval of the
-    replicates. This interval is slightly expanded because the seeds are few
-    (`log_interval`).
+    Satterthwaite's formula gives the degrees of freedom of the sum. There is no t
+    interval if only one of the two rules reaches the target, in the study or in at
+    least one bootstrap replicate (a resample of the seeds). The result is then a
+    percentile interval of the replicates. This interval is slightly expanded because
+    the seeds are few (`log_interval`).
 
     The coverage of the 95 % interval was measured on simulated studies of two equal
     rules. Each rule had twelve trials, and the cost had a minimum within the search
@@ -126,11 +127,12 @@ def difference(
         this argument to give equal budgets to rules with different numbers of trials.
         If a number is given, the function considers every set that consists of the
         rule's defaults (trial 0) and `trials` - 1 other trials. One trial is chosen
-        from each set. The cost of the rule is then the mean number of passes divided by
-        the mean share of runs that reach the target. Both means are over the trials
-        chosen from the sets. The field `ratio` compares these costs. The field `win`,
-        the probability that my rule costs less on the same seed, is averaged over the
-        sets. Each bootstrap replicate draws one set at random.
+        from each set. The cost of the rule is then the mean number of passes over the
+        data in a run, divided by the mean share of runs that reach the target. Both
+        means are over the trials chosen from the sets. The field `ratio` compares these
+        costs. The field `win`, the probability that my rule costs less on the same
+        seed, is averaged over the sets. Each bootstrap replicate draws one set at
+        random.
       level: Coverage of the intervals.
       comparisons: Number of comparisons that are made together. Each interval has the
         level 1 - (1 - level) / comparisons (Bonferroni). All intervals together then

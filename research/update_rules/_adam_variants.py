@@ -638,10 +638,10 @@ def adahessian(
 
     u_t is the update, x_t are the params and η_t is the learning rate at step t. k is
     hessian_power, and λ is weight_decay. H_t is the Hessian of the objective at x_t.
-    The objective is the argument value_fn of update, a function of the params. The
-    entries of z_t are 1 or -1 with equal probability, so that the expected value of D_t
-    is the diagonal of H_t. H_t z_t is computed as the derivative of the gradient along
-    z_t.
+    The objective is the argument value_fn of update, a function of the params. If
+    value_fn has other arguments, they keep their defaults. The entries of z_t are 1 or
+    -1 with equal probability, so that the expected value of D_t is the diagonal of H_t.
+    H_t z_t is computed as the derivative of the gradient along z_t.
 
     With average_kernels=True, |D_t| is averaged over the first two axes of every leaf
     that has four axes. In Flax, these are the height and the width of the kernel of a

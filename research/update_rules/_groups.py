@@ -342,6 +342,12 @@ def spread_labels(name: str, prefix: Any, params: Params) -> Any:
     sentences = [
         f"{fault} {', '.join(paths)}" for fault, paths in faults.items() if paths
     ]
+    if sentences and len(leaves) == 1 and not leaves[0][0]:
+        raise ValueError(
+            f"{name} {does} not fit the params: the params are one array, but {name} "
+            f"{'has' if name == 'mask' else 'have'} the structure {shown(prefix)}. Give "
+            "one entry, without a container around it."
+        )
     if sentences:
         raise ValueError(
             f"{name} {does} not fit the params: "

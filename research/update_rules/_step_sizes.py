@@ -55,12 +55,12 @@ def polyak_step(
 
     With c = 1, the rule is optax.polyak_sgd(η_max, f_min=f*, eps=ε), except for two
     differences. First, optax's η_max is 1 by default. Second, optax does not move the
-    params if |g_t|² + ε <= 2.2e-16. Here η_t is set to 0 only if |g_t|² + ε is 0 or
-    overflows. optax's variant="sps+" corresponds to positive_part=True. optax's
-    argument `scaling` is not c: optax multiplies the gradient by `scaling` first, and
-    uses the result both as the direction and in |g_t|². If ε = 0 and the limit η_max is
-    not reached, the step is therefore divided by `scaling`. torch does not have the
-    rule.
+    params if |g_t|² + ε <= 2.2e-16. In contrast, this package sets η_t to 0 only if
+    |g_t|² + ε is 0 or overflows. optax's variant="sps+" corresponds to
+    positive_part=True. optax's argument `scaling` is not c: optax multiplies the
+    gradient by `scaling` first, and uses the result both as the direction and in
+    |g_t|². If ε = 0 and the limit η_max is not reached, the step is therefore divided
+    by `scaling`. torch does not have the rule.
 
     Use it if the minimum value is known. For example, the minimum value is 0 for a
     model that can fit all examples exactly, and for a system of equations with a

@@ -177,10 +177,10 @@ def certified_roots(
       f: Function that JAX can trace. It takes an array of shape (n,) and returns an
         array of shape (n,).
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops. An evaluation of f or its Jacobian on
-        at most 256 boxes may still be running then. The search waits for its end. All
-        boxes for which nothing is proved when the search stops are undecided. The
-        search also stops if more than 20,000 boxes are undecided.
+      seconds: Time after which the search stops. If f or its Jacobian is being
+        evaluated at that time, on at most 256 boxes, the search first waits for the end
+        of this evaluation. If nothing is proved for a box when the search stops, the
+        box is undecided. The search also stops if more than 20,000 boxes are undecided.
     Returns:
       The `Roots`.
     Raises:

@@ -113,10 +113,11 @@ def check_derivative(
     longer steps.
 
     The tested derivative along v counts as wrong if it differs from the slope by more
-    than five times the error estimate of the slope plus ten times the rounding error.
-    If x is not in float64, the user's `derivative` may contain constants in float32.
-    The rounding error is then assumed to be at least that of float32. The check gives
-    the verdict "wrong" or "kink" only if other step lengths confirm this verdict.
+    than five times the error estimate of the slope plus ten times the rounding errors
+    of the slope and of the derivative. If x is not in float64, the user's `derivative`
+    may contain constants in float32. The rounding error of the derivative is then
+    assumed to be at least that of float32. The check gives the verdict "wrong" or
+    "kink" only if other step lengths confirm this verdict.
 
     The check measures the rounding error of f. To do so, it evaluates f again and
     perturbs the result of each operation by eight times the rounding error of this
@@ -159,9 +160,9 @@ def check_derivative(
     or a mean of such gradients. So if the derivative seems wrong at x, but not at the
     fourteen points beside x, the check also computes slopes at points close to x. If
     these slopes differ, and the derivative lies between the smallest and the largest of
-    them, the verdict is "kink". This condition is necessary for an element of Clarke's
-    generalised gradient, the set of weighted means of the gradients of the smooth
-    pieces.
+    them, the verdict is "kink". Clarke's generalised gradient is the set of weighted
+    means of the gradients of the smooth pieces. Each element of this set meets the
+    condition, but other vectors can meet it, too.
 
     JAX chooses one side of each kink. If many kinks meet at x, there may be no piece of
     f on all of these sides. An example is a sum of leaky rectifiers whose inputs are
@@ -227,7 +228,7 @@ def check_derivative(
       lies in a single leaf of x. The entries of such a leaf are so small that steps in
       this leaf hardly change f. The report names the leaf. (All errors are relative to
       the whole gradient. So if the gradient of a leaf is shorter than about 1e-13 times
-      the whole gradient, the check may miss even a large relative error of it.)
+      the whole gradient, the check may miss even a large relative error in this leaf.)
     - The slope of f times a step of the size of x is beyond the range of float64.
     - The derivative seems wrong, but some numbers are so close to 0 that they have too
       few digits as floats, or are rounded to 0. These may be numbers inside f or inside

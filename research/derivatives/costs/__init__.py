@@ -72,7 +72,8 @@ class CostRatio(NamedTuple):
       transformed: Cost of transform(f).
       flops: Number of operations of transform(f), divided by that of f. The operations
         are flops and transcendentals (exp, log, sqrt and similar operations).
-      bytes: Number of bytes of transform(f), divided by that of f.
+      bytes: Number of bytes that transform(f) reads and writes, divided by that of f.
+        `Cost` explains how these bytes are counted.
       wall: `wall_seconds` of transform(f), divided by that of f. NaN if calls are not
         timed.
     """

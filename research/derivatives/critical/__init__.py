@@ -252,9 +252,10 @@ def classify_critical_point(
 
     The distances of the samples from x go from about `scale` / 2 down to about 1e-72
     times `scale` in float64, and to 1e-18 times `scale` in float32. They are never
-    below the spacing of the floats at x. So a rough value of `scale` is enough. At some
-    distances, the squares may be rounded to 0 in the precision of f. There the
-    prediction of the Hessian does not count as correct.
+    below the spacing of the floats at x. So a rough value of `scale` is enough. If a
+    distance r is very small, a term such as r² in f may be rounded to 0 in the
+    precision of f. At such distances, the prediction of the Hessian does not count as
+    correct.
 
     Samples cannot show everything:
 
