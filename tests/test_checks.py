@@ -255,6 +255,16 @@ def test_numbers_that_jax_lacks_are_refused_with_their_place(leaf, told):
         checks.check_tree("params", {"w": leaf})
 
 
+def test_an_integer_of_more_than_64_bits_is_refused_for_its_size():
+    with pytest.raises(TypeError, match="an integer of more than 64 bits"):
+        update_rules.adam(0.1).init({"w": 2**63})
+
+
+def test_a_value_is_shown_on_one_line():
+    assert "\n" in repr(jax.random.key(0))
+    assert checks.shown(jax.random.key(0)) == " ".join(repr(jax.random.key(0)).split())
+
+
 def test_a_tree_whose_leaves_jax_cannot_list_is_refused_by_name():
     circle = []
     circle.append(circle)

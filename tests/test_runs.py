@@ -273,6 +273,14 @@ def test_every_flipped_byte_is_found(run, tmp_path, name):
         assert not runs.open_run("trajectory", Config(), tmp_path).finished
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(run):
+    runs.finish(run, RESULT)
+    (run.path / "result.json").unlink()
+    (run.path / "result.json").mkdir()
+    with pytest.raises(ValueError, match=r"result\.json is a folder, which you"):
+        runs.load_result(run.path)
+
+
 @pytest.mark.thorough("other texts", but=r"^\{(\]|.status)")
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"status": {"$float": []}}', "\x00\x00"]

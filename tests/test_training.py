@@ -802,10 +802,14 @@ FORGETFUL = {
     ),
     "the wrong order": lambda grads, state: (state, grads),
     "one number": lambda grads, state: (jax.tree.map(jnp.sum, grads), state),
+    "complex numbers": lambda grads, state: (
+        jax.tree.map(lambda grad: grad * 1j, grads),
+        state,
+    ),
 }
 
 
-@pytest.mark.thorough("the other forms", but=r"^(no state|None for a leaf)\]")
+@pytest.mark.thorough("the other forms", but=r"^(no state|None for a leaf|complex)")
 @pytest.mark.parametrize("name", FORGETFUL)
 def test_update_that_does_not_return_updates_and_state_is_refused(name):
     rule = optax.GradientTransformation(

@@ -300,8 +300,8 @@ def check_image(x: Num[Array, "..."], channels: int | None = None) -> None:
     if x.ndim < 3 or (channels is not None and x.shape[-1] != channels):
         last = "C" if channels is None else channels
         message = (
-            f"x must be images of shape (..., H, W, {last}), with the channels last; got "
-            f"x of shape {x.shape}."
+            f"x must be images of shape (..., H, W, {last}), with the channels last; "
+            f"got x of shape {x.shape}."
         )
         if channels == 1 and x.ndim >= 2:
             message += " Add a channel axis to grey images: x[..., None]."

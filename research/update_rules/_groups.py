@@ -345,8 +345,8 @@ def spread_labels(name: str, prefix: Any, params: Params) -> Any:
     if sentences and len(leaves) == 1 and not leaves[0][0]:
         raise ValueError(
             f"{name} {does} not fit the params: the params are one array, but {name} "
-            f"{'has' if name == 'mask' else 'have'} the structure {shown(prefix)}. Give "
-            "one entry, without a container around it."
+            f"{'has' if name == 'mask' else 'have'} the structure {shown(prefix)}. "
+            "Give one entry, without a container around it."
         )
     if sentences:
         raise ValueError(

@@ -243,10 +243,10 @@ REFUSED = {
     "channels first": (
         (2, 3, 5, 5),
         {},
-        r"NHWC.*\(2, 3, 5, 5\).*moveaxis\(x, -3, -1\)",
+        r"channels last; got.*\(2, 3, 5, 5\).*moveaxis\(x, -3, -1\)",
     ),
-    "no channels": ((5, 5), {}, "x must be images with 3 channels last"),
-    "wrong channels": ((5, 5, 4), {}, "3 channels last"),
+    "no channels": ((5, 5), {}, r"x must be images of shape \(\.\.\., H, W, 3\)"),
+    "wrong channels": ((5, 5, 4), {}, r"H, W, 3\).*\(5, 5, 4\)"),
     "small image": (
         (2, 5, 3),
         {"padding": "valid"},

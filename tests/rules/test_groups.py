@@ -167,6 +167,9 @@ def test_bad_labels_are_named_with_their_leaves():
         match="no entry for out/b, out/w, and the params have no leaf at output",
     ):
         misspelt.init(PARAMS)
+    of_a_tree = by_group(rules, {"hidden": "fast"})
+    with pytest.raises(ValueError, match="the params are one array, but labels have"):
+        of_a_tree.init(PARAMS["hidden"]["w"])
     with pytest.raises(ValueError, match="at least one rule"):
         by_group({}, "all")
 
