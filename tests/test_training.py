@@ -824,6 +824,36 @@ def test_update_that_does_not_return_updates_and_state_is_refused(name):
         descent.minimise(lambda params: OBJECTIVE(params, DATA), rule, start())
 
 
+RESTLESS = {
+    "shape": (lambda: jnp.zeros(1), lambda state: jnp.append(state, 0.0)),
+    "dtype": (lambda: jnp.zeros((), jnp.int32), lambda state: state + 0.5),
+    "structure": (lambda: None, lambda state: {"count": jnp.zeros(())}),
+}
+
+
+@pytest.mark.thorough("the other two", but="shape")
+@pytest.mark.parametrize("name", RESTLESS)
+def test_a_rule_whose_state_changes_its_form_is_refused_by_name(name):
+    make, change = RESTLESS[name]
+    rule = optax.GradientTransformation(
+        lambda params: {"own": make()},
+        lambda grads, state, params=None: (grads, {"own": change(state["own"])}),
+    )
+    told = "update must keep the structure, the shapes and the dtypes of the state"
+    init, step = descent.build(OBJECTIVE, rule, DATA)
+    for call in (
+        lambda: descent.train(
+            OBJECTIVE, rule, DATA, SAMPLER, num_epochs=1, params=start(), key=KEY
+        ),
+        lambda: descent.run(step, init(start()), SAMPLER, KEY, jnp.arange(2)),
+        lambda: descent.minimise(lambda params: OBJECTIVE(params, DATA), rule, start()),
+    ):
+        with pytest.raises(TypeError, match=told):
+            call()
+    # A Python loop may go on.
+    assert step(init(start()), descent.BatchIndices(None))
+
+
 @pytest.mark.on_ci(
     "the place, and an objective that takes NaN; test_targets.py has NaN in labels, "
     "which is refused"

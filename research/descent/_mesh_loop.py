@@ -243,7 +243,7 @@ def _new_state(
         value_fn=value_fn,
         indices=indices,
     )
-    updates, rule_state = _step.checked_update(outcome, state.params)
+    updates, rule_state = _step.checked_update(outcome, state.params, state.rule)
     params = optax.apply_updates(state.params, updates)
     return _step.State(params, rule_state), updates
 

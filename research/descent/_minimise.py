@@ -311,7 +311,7 @@ def _minimise(
             value_fn=value_fn,
             **extra,
         )
-        updates, state = checked_update(answer, loop.params)
+        updates, state = checked_update(answer, loop.params, loop.rule)
         params = optax.apply_updates(loop.params, updates)
         evaluations = loop.evaluations + rule_info(state).evaluations
         after = _after(state, params, squares=objective is None)

@@ -325,7 +325,7 @@ def halves_of_step(
             value_fn=value_fn_of(batch_indices),
             indices=batch_indices.indices,
         )
-        updates, rule_state = checked_update(outcome, state.params)
+        updates, rule_state = checked_update(outcome, state.params, state.rule)
         rate = rate_of(rule_state, loss)
         info = Info(loss, rate, norm(grads), norm(updates))
         return State(optax.apply_updates(state.params, updates), rule_state), info
@@ -344,11 +344,15 @@ def rate_of(rule_state: optax.OptState, loss: Array) -> Array:
     return jnp.asarray(jnp.nan if rate is None else rate, dtype)
 
 
-def checked_update(outcome: Any, params: Params) -> tuple[Params, Any]:
+def checked_update(outcome: Any, params: Params, before: Any) -> tuple[Params, Any]:
     """Check what the update of a rule returned, and return it as (updates, state).
 
+    `before` is the state that the update received. If JAX traces the update, as in a
+    compiled loop, the new state must have the same structure, shapes and dtypes.
+
     Raises:
-      TypeError: `outcome` is not a pair, or `check_updates` refuses the updates.
+      TypeError: `outcome` is not a pair, `check_updates` refuses the updates, or the
+        new state differs from `before`.
     """
     if not (isinstance(outcome, tuple | list) and len(outcome) == 2):
         raise TypeError(
@@ -357,7 +361,32 @@ def checked_update(outcome: Any, params: Params) -> tuple[Params, Any]:
         )
     updates, state = outcome
     check_updates(updates, params)
+    _check_state(before, state)
     return updates, state
+
+
+def _check_state(before: Any, state: Any) -> None:
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state)):
+        return
+    must = "update must keep the structure, the shapes and the dtypes of the state"
+    structure, wanted = jax.tree.structure(state), jax.tree.structure(before)
+    if structure != wanted:
+        raise TypeError(
+            f"the rule's update received a state of the structure {wanted}, but "
+            f"returned {structure}; {must}."
+        )
+    for (path, old), new in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(state), strict=True
+    ):
+        kind, own = _kind(new), _kind(old)
+        # The loops of JAX convert an input of a weak dtype, such as a Python number.
+        is_weak = getattr(old, "weak_type", isinstance(old, int | float | complex))
+        if kind[1] != own[1] or (kind[0] != own[0] and not is_weak):
+            place = jax.tree_util.keystr(path) or "the only leaf"
+            raise TypeError(
+                f"the rule's state at {place} is {own[0]}{own[1]} before the update "
+                f"and {kind[0]}{kind[1]} after it; {must}."
+            )
 
 
 def check_updates(updates: Params, params: Params, *, dtypes: bool = False) -> None:
@@ -400,7 +429,8 @@ def _kind(leaf: Any) -> tuple[str, str]:
     """Return the dtype and the shape of a leaf as text, such as ("float32", "[3]")."""
     if leaf is None:
         return "None", ""
-    return str(jnp.result_type(leaf)), str(list(jnp.shape(leaf)))
+    dtype = getattr(leaf, "dtype", None) or jnp.result_type(leaf)
+    return str(dtype), str(list(jnp.shape(leaf)))
 
 
 def _is_none(value: Any) -> bool:
