@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Float, Int
 
 from research.checks import (
@@ -366,7 +367,7 @@ def checked_update(outcome: Any, params: Params, before: Any) -> tuple[Params, A
 
 
 def _check_state(before: Any, state: Any) -> None:
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state)):
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(state)):
         return
     must = "update must keep the structure, the shapes and the dtypes of the state"
     structure, wanted = jax.tree.structure(state), jax.tree.structure(before)
