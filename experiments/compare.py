@@ -12,10 +12,9 @@ a target. The interval of the ratio includes the variation between searches and 
 seeds. The answer also states the smallest factor that the study could detect, and says
 if the searches of a rule disagree.
 
-    python -m experiments compare --rule my_rules.py:mine adam --workload digits \
-      breast_cancer
-    python -m experiments compare --rule heavy_ball adam --space \
-      heavy_ball.learning_rate=1e-3..10
+    python -m experiments compare --rule my_rules.py:mine adam --workload digits
+    # Another range for a rate:
+    python -m experiments compare --space heavy_ball.learning_rate=1e-3..10
     # Heavy ball and Adam, under three minutes on two cores.
     python -m experiments compare
 

@@ -141,7 +141,7 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
             f.name for f in dataclasses.fields(base) if _is_switch(base, f.name)
         ]
         _refuse_value(unknown, argv, switches)
-        raise ValueError(_unknown(unknown, [*names, *others]))
+        raise ValueError(_unknown(unknown, [*names, *others], base))
     check_values(command.experiment)
     return Command(command.experiment, command.every_experiment)
 
@@ -366,17 +366,28 @@ def _refuse_value(
         )
 
 
-def _unknown(words: Sequence[str], names: Iterable[str]) -> str:
+def _unknown(words: Sequence[str], names: Iterable[str], config: Any) -> str:
     flags = ["--" + name.replace("_", "-") for name in names]
     flag = next(
         (word.partition("=")[0] for word in words if word.startswith("-")), None
     )
     if flag is None:
+        said = " ".join(words)
+        # The flag that takes several words is probably meant.
+        fields = [f.name for f in dataclasses.fields(config)]
+        of_words = [name for name in fields if _holds_texts(getattr(config, name))]
+        example = (
+            f"--{of_words[0].replace('_', '-')} {said}" if of_words else "--seed 3"
+        )
         return (
-            f"Unexpected words {' '.join(words)!r} on the command line. Write a value "
-            "after its flag, such as --seed 3."
+            f"Unexpected words {said!r} on the command line. Write a value after its "
+            f"flag, such as {example}."
         )
     return f"Unknown flag {flag}. {nearest(flag, flags)}"
+
+
+def _holds_texts(value: Any) -> bool:
+    return isinstance(value, tuple) and any(isinstance(word, str) for word in value)
 
 
 def _convert(value: Any, kind: Any) -> Any:
