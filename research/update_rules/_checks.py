@@ -70,6 +70,7 @@ def make_inner(
     inner: Callable[..., optax.GradientTransformation] | None,
     learning_rate: Any,
     default: Callable[..., optax.GradientTransformation],
+    name: str = "inner",
 ) -> optax.GradientTransformationExtraArgs:
     """Build the inner rule of another rule, from the inner rule's constructor.
 
@@ -80,6 +81,7 @@ def make_inner(
       default: Constructor to use if inner is None. The outer rule cannot have this
         constructor as the default value of its argument `inner`, because
         optax.inject_hyperparams would treat the constructor as a schedule.
+      name: Name of the argument `inner` of the outer rule, for error messages.
     Returns:
       The inner rule. Its update accepts any keyword argument and ignores those that the
       rule does not use.
@@ -94,21 +96,21 @@ def make_inner(
     if not callable(inner):
         made = hasattr(inner, "init") and hasattr(inner, "update")
         given = (
-            "a rule that is already built. Pass inner=lambda learning_rate: rule. "
-            "Under optax.inject_hyperparams also pass static_args=('inner',); "
-            "otherwise optax treats inner as a schedule and calls inner."
+            f"a rule that is already built. Pass {name}=lambda learning_rate: rule. "
+            f"Under optax.inject_hyperparams also pass static_args=('{name}',); "
+            f"otherwise optax treats {name} as a schedule and calls {name}."
             if made
-            else f"inner={inner!r}."
+            else f"{name}={shown(inner)}."
         )
         raise TypeError(
-            "inner must be a constructor that takes learning_rate, such as heavy_ball; "
-            f"got {given}"
+            f"{name} must be a constructor that takes learning_rate, such as "
+            f"heavy_ball; got {given}"
         )
     check_callable(
-        "inner", inner, "learning_rate", hint="Pass inner=lambda learning_rate: rule."
+        name, inner, "learning_rate", hint=f"Pass {name}=lambda learning_rate: rule."
     )
     rule = inner(learning_rate)
-    check_rule(rule, "the result of inner")
+    check_rule(rule, f"the result of {name}")
     return optax.with_extra_args_support(rule)
 
 

@@ -765,7 +765,9 @@ def shampoo(
         _static("shampoo", "root", root, 1)
         check_number("root", root, positive=True, integer=True)
         check_most(1_000, root=root)
-    lengths = None if graft is None else direction_of(make_inner(graft, 1.0, graft))
+    lengths = None
+    if graft is not None:
+        lengths = direction_of(make_inner(graft, 1.0, graft, "graft"))
 
     def init(params: Params):
         dtype = working_dtype(params)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from research.checks import shown
 from research.schedules import Schedule
 from research.types import Array, Outcome, Params, Scalar
-from research.update_rules._checks import rate_at
+from research.update_rules._checks import check_floating, rate_at
 from research.update_rules._line_searches import (
     LineSearch,
     backtracking,
@@ -85,6 +85,9 @@ def not_yet(
     step 0. The fields value_after and grad_after are zeros, or None if `search` is None
     or computes no gradients. Only the structure, the shapes and the dtypes of params
     are used.
+
+    Raises:
+      TypeError: A leaf of params is not floating, and `search` is not None.
     """
     dtype = working_dtype(params)
     searched = Searched(
@@ -92,6 +95,7 @@ def not_yet(
     )
     if search is None:
         return searched
+    check_floating(params)
     like = jax.tree.map(jnp.zeros_like, params)
     found = jax.eval_shape(
         lambda x, one: search(lambda _: one, x, x, one, x, one),

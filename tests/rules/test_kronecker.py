@@ -521,5 +521,5 @@ def test_bad_input_raises():
         ValueError, match="root must be an integer, positive; got root=0"
     ):
         shampoo(0.1, root=0)
-    with pytest.raises(TypeError, match="inner must be a constructor"):
+    with pytest.raises(TypeError, match="graft must be a constructor"):
         shampoo(0.1, graft=adagrad(0.1))  # pyright: ignore[reportArgumentType]

@@ -11,7 +11,7 @@ import pytest
 
 from research.descent import minimise
 from research.types import Outcome
-from research.update_rules import nonlinear_conjugate_gradient
+from research.update_rules import bfgs, lbfgs, nonlinear_conjugate_gradient
 from research.update_rules._line_searches import backtracking, strong_wolfe
 
 COMPILE_QUICKLY = True  # tests/conftest.py
@@ -264,6 +264,12 @@ def test_a_failed_search_describes_the_point_where_it_stays():
 def test_arguments_out_of_range_are_refused(search, argument, value):
     with pytest.raises((ValueError, TypeError), match=argument):
         searched_from(search, square, jnp.ones(1), -jnp.ones(1), **{argument: value})
+
+
+def test_integers_are_refused_before_a_search_differentiates():
+    for rule in (bfgs(), lbfgs(), nonlinear_conjugate_gradient()):
+        with pytest.raises(TypeError, match=r"params must be floating; params\['w'\]"):
+            rule.init({"w": jnp.arange(3)})
 
 
 def test_an_unknown_outcome_is_refused():

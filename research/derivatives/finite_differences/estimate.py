@@ -224,10 +224,10 @@ def finite_difference(
         smooth           0      0      0.05   0.35
         root of f        0      0      0      0
         jump of f''      0.05   0.10   0      0
-        jump of f'''     0      0.35   0.25   0
+        jump of f'''     0      0.25   0.25   0
         kink             0.05   0.05   0.05   0.05
         kink near x      0      0.05   0      0.10
-        terms cancel     0.15   0.25   0.30   0.40
+        terms cancel     0.15   0.25   0.30   0.30
         few digits       0.80   0.95   0.95   1.15
         far from 0       0      0.05   0.20   0.10
 
