@@ -791,7 +791,7 @@ def test_nan_of_a_where_is_explained_with_its_remedy():
     assert report.verdict == "nan"
     assert "in reverse mode only" in report.explanation
     assert "the double where" in report.explanation
-    assert "have a slope there" in report.explanation
+    assert "Central differences of f show the slope" in report.explanation
     safe = lambda x: jnp.where(x == 0, 1.0, jnp.sin(x) / jnp.where(x == 0, 1.0, x))
     assert check_derivative(safe, 0.0, jax.random.key(0)).verdict == "right"
     root = check_derivative(

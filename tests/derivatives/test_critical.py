@@ -946,6 +946,26 @@ def test_a_saddle_whose_curvature_float32_hides_is_no_minimum(curvature, level):
     )
 
 
+@pytest.mark.parametrize(
+    ("a", "sign", "b"), [(4, 1, 2), (4, -1, 4), (2, -1, 4), (3, 1, 4), (6, 1, 4)]
+)
+@pytest.mark.parametrize("centre", [0.0, -1.0])
+def test_an_exponent_that_is_a_float_changes_nothing(a, sign, b, centre):
+    """The derivative of x**4.0 is 4.0 x**(4.0 - 1.0), with a computed exponent."""
+    at = jnp.array([centre, centre])
+    whole, broken, of_array = (
+        classify_critical_point(f, at)
+        for f in (
+            lambda x: (x[0] - centre) ** a + sign * (x[1] - centre) ** b,
+            lambda x: (x[0] - centre) ** float(a) + sign * (x[1] - centre) ** float(b),
+            lambda x: jnp.array([1, sign]) @ (x - at) ** np.array([a, b]),
+        )
+    )
+    assert (broken.kind, broken.note) == (whole.kind, whole.note)
+    assert (of_array.kind, of_array.note) == (whole.kind, whole.note)
+    assert "undecided" not in whole.note
+
+
 def test_an_f_that_accepts_only_float32_is_classified():
     f = lambda x: jax.lax.mul(x[0], jnp.float32(2)) ** 4
     point = classify_critical_point(f, jnp.zeros(1, jnp.float32))

@@ -376,15 +376,16 @@ def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
     )
     if slope is not None:
         text += (
-            f" The values of {f} have a slope there: {slope.differences:.6g} ± "
-            f"{slope.floor:.1g} along {slope.name}."
+            f" Central differences of {f} show the slope {slope.differences:.6g} ± "
+            f"{slope.floor:.1g} along {slope.name}. (At a kink, they show the mean of "
+            "the slopes on the two sides.)"
         )
     if chooses:
         text += (
-            " `where` computes both branches, and reverse mode multiplies the "
-            "derivative of the unused one by 0; infinity times 0 is nan. Give that "
-            "branch an argument where it is smooth (the double where): where(ok, "
-            "g(where(ok, x, 1.0)), other) instead of where(ok, g(x), other)."
+            " The cause may be a `where`: it computes both branches, and reverse mode "
+            "multiplies the derivative of the unused one by 0; infinity times 0 is "
+            "nan. Give that branch an argument where it is smooth (the double where): "
+            "where(ok, g(where(ok, x, 1.0)), other) instead of where(ok, g(x), other)."
         )
     return text
 

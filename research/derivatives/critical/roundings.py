@@ -12,6 +12,7 @@ from research.derivatives.costs.jaxprs import WRAPPERS, caller, closed
 SIGNS = 61  # Number of random signs per evaluation. Operations use them in turn.
 # These operations also round partial results.
 SUMS = ("dot_general", "reduce_sum", "cumsum", "conv_general_dilated")
+_VARIES = object()  # In place of a value that depends on the arguments of f.
 EXACT = (  # These operations move or compare numbers without rounding.
     *(
         "neg",
@@ -72,6 +73,10 @@ def with_larger_roundings(f: Callable[..., Any]) -> Callable[..., Any]:
     than its last digits if later operations enlarge these changes, for example because
     large terms cancel.
 
+    An exponent that does not depend on the arguments of f is not changed. An example is
+    4.0 - 1.0 in the derivative of x**4.0. With a changed exponent, the power of a
+    negative x would be NaN.
+
     Returns:
       Function (signs, *args) -> value. `signs` is an array of 61 random numbers 1 and
       -1 (the constant SIGNS is 61). The k-th array that is multiplied, counted from 0,
@@ -81,8 +86,9 @@ def with_larger_roundings(f: Callable[..., Any]) -> Callable[..., Any]:
 
     def noisy(signs: jax.Array, *args: Any) -> Any:
         jaxpr, shape = jax.make_jaxpr(f, return_shape=True)(*args)
-        outputs = _walk(
-            jaxpr.jaxpr, jaxpr.consts, jax.tree.leaves(args), _factors(signs)
+        leaves = jax.tree.leaves(args)
+        outputs, _ = _walk(
+            jaxpr.jaxpr, jaxpr.consts, leaves, [_VARIES] * len(leaves), _factors(signs)
         )
         return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 
@@ -116,30 +122,50 @@ def _walk(
     jaxpr: Any,
     consts: Sequence[Any],
     inputs: Sequence[Any],
+    constants: Sequence[Any],
     changed: Callable[[Any], Any],
-) -> list[Any]:
-    known = dict(
-        zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True)
-    )
+) -> tuple[list[Any], list[Any]]:
+    """Return the outputs of a jaxpr, and those that are constant without the changes.
+
+    `constants` has an entry for each input: its value without the changes if it does
+    not depend on the arguments of f, else _VARIES. The second result has the same form.
+    """
+    variables = [*jaxpr.constvars, *jaxpr.invars]
+    known = dict(zip(variables, [*consts, *inputs], strict=True))
+    fixed = dict(zip(variables, [*consts, *constants], strict=True))
+
+    def look_up(atoms: Sequence[Any], values: dict[Any, Any]) -> list[Any]:
+        return [atom.val if hasattr(atom, "val") else values[atom] for atom in atoms]
+
     for equation in jaxpr.eqns:
-        values = [
-            atom.val if hasattr(atom, "val") else known[atom]
-            for atom in equation.invars
-        ]
-        known.update(
-            zip(equation.outvars, _result(equation, values, changed), strict=True)
+        outputs, plain = _result(
+            equation,
+            look_up(equation.invars, known),
+            look_up(equation.invars, fixed),
+            changed,
         )
-    return [atom.val if hasattr(atom, "val") else known[atom] for atom in jaxpr.outvars]
+        known.update(zip(equation.outvars, outputs, strict=True))
+        fixed.update(zip(equation.outvars, plain, strict=True))
+    return look_up(jaxpr.outvars, known), look_up(jaxpr.outvars, fixed)
 
 
 def _result(
-    equation: Any, values: list[Any], changed: Callable[[Any], Any]
-) -> Sequence[Any]:
+    equation: Any,
+    values: list[Any],
+    constants: list[Any],
+    changed: Callable[[Any], Any],
+) -> tuple[Sequence[Any], Sequence[Any]]:
     name, params = equation.primitive.name, equation.params
     if name in WRAPPERS and WRAPPERS[name] in params:
         inner = closed(params[WRAPPERS[name]])
-        return _walk(inner.jaxpr, inner.consts, values, changed)
+        return _walk(inner.jaxpr, inner.consts, values, constants, changed)
+    varies = any(value is _VARIES for value in constants)
+    plain = [_VARIES] * len(equation.outvars) if varies else caller(equation)(constants)
+    if name == "pow" and constants[1] is not _VARIES:
+        values = [values[0], constants[1]]
     if name in SUMS:
         values = [changed(values[0]), *values[1:]]
     results = caller(equation)(values)
-    return results if name in EXACT else [changed(result) for result in results]
+    if name not in EXACT:
+        results = [changed(result) for result in results]
+    return results, plain
