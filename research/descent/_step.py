@@ -395,8 +395,8 @@ def check_updates(updates: Params, params: Params, *, dtypes: bool = False) -> N
 
     The structures and the shapes must be equal. If `dtypes` is True, the dtypes must be
     equal, too. Otherwise, only complex updates of real params are refused. None counts
-    as a leaf. The updates may be None only where the params are
-    None. Where the params are None, any leaf of the updates is accepted.
+    as a leaf. The updates may be None only where the params are None. Where the params
+    are None, any leaf of the updates is accepted.
 
     Raises:
       TypeError: The message names both structures, or the first leaf that differs, with

@@ -177,7 +177,7 @@ REFUSED = {
         lambda: on_images(IDENTITY, [1.0, 2.0, 3.0], 1.0, dtype="float32").apply(
             (), stored().transpose(0, 3, 1, 2)
         ),
-        r"NHWC.*moveaxis\(x, -3, -1\)",
+        r"channels last.*moveaxis\(x, -3, -1\)",
     ),
     "floats": (lambda: mean_and_sd(stored() / 255), "images must be uint8.*float64"),
     "no shift": (lambda: random_shift(0), "pixels must be a positive integer"),
